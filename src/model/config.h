@@ -1,0 +1,51 @@
+/* What config.json, generation_config.json and preprocessor_config.json say: the shapes of the model and its habits.
+ * Names and defaults are those of transformers' configuration_gemma3 and configuration_siglip. */
+#ifndef WARD_MODEL_CONFIG_H
+#define WARD_MODEL_CONFIG_H
+
+#include "base/error.h"
+
+enum { CONFIG_MAX_LAYERS = 512, CONFIG_MAX_EOS = 16 };
+
+struct rope_config {
+    double theta;  /* base of the frequencies */
+    double factor; /* positions are divided by it; 1: no scaling */
+};
+
+struct text_config {
+    int hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size;
+    int sliding_window;          /* keys seen by a sliding layer, the query's own included */
+    int max_positions;
+    double query_pre_attn_scalar; /* scores are scaled by its -1/2 power */
+    double rms_norm_eps;
+    double final_softcap;        /* 0: none */
+    bool tied_embeddings;        /* the output head is the embedding table */
+    struct rope_config rope_global, rope_sliding;
+    bool global[CONFIG_MAX_LAYERS]; /* layer attends to everything before it, not to a window */
+};
+
+struct vision_config {
+    int hidden_size, intermediate_size, n_layers, n_heads, image_size, patch_size, n_channels;
+    double layer_norm_eps;
+};
+
+struct image_config { /* preprocessor_config.json */
+    double mean[3], std[3], rescale_factor;
+    bool resize, rescale, normalize;
+};
+
+struct model_config {
+    struct text_config text;
+    struct vision_config vision; /* n_layers 0: a text-only checkpoint */
+    struct image_config image;
+    int image_tokens;  /* mm_tokens_per_image; 0 for text only */
+    int image_token, boi_token, eoi_token; /* -1 for text only */
+    int bos_token;
+    int eos[CONFIG_MAX_EOS]; /* tokens that end an answer */
+    int n_eos;
+};
+
+/* Reads the three files in `folder` (config.json must be there). `err` names what is wrong and what was expected. */
+WARD_CHECKED int config_read(struct model_config *out, const char *folder, struct ward_error *err);
+
+#endif
