@@ -49,6 +49,14 @@ void mapping_close(struct mapping *map)
     *map = (struct mapping){0};
 }
 
+void mapping_release(const void *data, size_t size)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page, end = ((uintptr_t)data + size) / page * page;
+    if (begin < end)
+        madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 int file_read(char **out, size_t *length, const char *path, size_t limit, struct ward_error *err)
 {
     *out = NULL;
