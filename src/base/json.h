@@ -1,11 +1,12 @@
 /* JSON, read through yajl. Two ways in: events, for the large tokenizer.json, and a small document tree for all else.
- * Both refuse nesting deeper than JSON_DEPTH and text that is not UTF-8; the tree also refuses a key given twice. */
+ * Both refuse nesting deeper than JSON_DEPTH, text that is not UTF-8 and escapes of lone surrogates. The tree also refuses a
+ * key given twice or holding a NUL, and more than JSON_MAX_VALUES values, which bounds its memory whatever the file says. */
 #ifndef WARD_BASE_JSON_H
 #define WARD_BASE_JSON_H
 
 #include "base/error.h"
 
-enum { JSON_DEPTH = 64 };
+enum { JSON_DEPTH = 64, JSON_MAX_VALUES = 1 << 22 };
 
 enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT };
 
@@ -22,7 +23,8 @@ struct json {
 struct json_document;
 
 /* Parses text. `name` is the file to name in an error. */
-WARD_CHECKED int json_parse(struct json_document **out, const char *text, size_t length, const char *name, struct ward_error *err);
+WARD_CHECKED int json_parse(struct json_document **out, const char *text, size_t length, const char *name,
+                            struct ward_error *err);
 /* Reads and parses a file of at most `limit` bytes. */
 WARD_CHECKED int json_read(struct json_document **out, const char *path, size_t limit, struct ward_error *err);
 void json_close(struct json_document **document);
@@ -37,8 +39,8 @@ bool json_integer(const struct json *value, int64_t low, int64_t high, int64_t *
 bool json_number(const struct json *value, double *out);
 bool json_string_is(const struct json *value, const char *text);
 
-/* Events. The callbacks return false to stop the parse with the error that they have set themselves. `depth` of the events of
- * the outermost value is 0. A callback left NULL is skipped. */
+/* Events. The callbacks return false to stop the parse with the error that they have set themselves in the `err` that
+ * json_walk got. Their text is not NUL-terminated and valid only during the call. A callback left NULL is skipped. */
 struct json_events {
     bool (*start)(void *user, bool array);
     bool (*end)(void *user, bool array);
@@ -50,9 +52,11 @@ struct json_events {
 WARD_CHECKED int json_walk(const struct json_events *events, void *user, const char *text, size_t length, const char *name,
                            struct ward_error *err);
 
-/* Writing: text grows in memory; the writer tracks commas. After a failed allocation it stays failed. */
+/* Writing: text grows in memory; the writer tracks commas. After a failed allocation it stays failed. Strings are escaped, and
+ * bytes that are not UTF-8 become U+FFFD. Numbers that are not finite become null. `pretty` breaks lines between the members
+ * of objects and the objects of arrays. */
 struct json_writer;
-struct json_writer *json_writer_new(bool pretty);
+struct json_writer *json_writer_new(bool pretty); /* NULL when memory ran out */
 void json_writer_free(struct json_writer **writer);
 void json_write_open(struct json_writer *w, const char *key, char bracket); /* '{' or '['; key NULL inside an array */
 void json_write_close(struct json_writer *w, char bracket);
