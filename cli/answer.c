@@ -1,0 +1,151 @@
+#include "answer.h"
+#include "cli.h"
+#include "output.h"
+#include "progress.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int number)
+{
+    if (interrupts++) {
+        signal(number, SIG_DFL);
+        raise(number);
+    }
+}
+
+void interrupt_catch(void)
+{
+    /* No SA_RESTART: a read from the terminal ends, too. */
+    struct sigaction action = {.sa_handler = on_interrupt};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool interrupt_pending(void)
+{
+    return interrupts != 0;
+}
+
+bool interrupt_take(void)
+{
+    bool pending = interrupts != 0;
+    interrupts = 0;
+    return pending;
+}
+
+struct stream {
+    const struct answer_options *options;
+    struct answer *answer;
+    bool in_thinking; /* the thinking block is being shown */
+};
+
+static void end_thinking(struct stream *s)
+{
+    if (!s->in_thinking)
+        return;
+    s->in_thinking = false;
+    output_text(output_is_terminal() ? "\033[0m\n\n" : "\n\n");
+}
+
+static void write_token(struct stream *s, const struct ward_token *token)
+{
+    if (token->thinking && !s->options->show_thinking) {
+        progress_show("thinking", 0, 0);
+        return;
+    }
+    if (!*token->text)
+        return;
+    progress_clear();
+    if (token->thinking && !s->in_thinking) {
+        s->in_thinking = true;
+        if (output_is_terminal())
+            output_text("\033[2m");
+    }
+    if (!token->thinking)
+        end_thinking(s);
+    output_untrusted(token->text);
+    output_flush();
+}
+
+static void keep_step(struct answer *answer, const struct ward_token *token)
+{
+    /* Grows by doubling: at every power of two. */
+    if ((answer->n_steps & (answer->n_steps - 1)) == 0)
+        answer->steps = must_realloc(answer->steps, answer->n_steps ? 2 * answer->n_steps : 1, sizeof *answer->steps);
+    struct answer_step *step = &answer->steps[answer->n_steps++];
+    *step = (struct answer_step){.token = {token->id, token->logprob}, .n_top = token->n_top};
+    if (token->n_top) {
+        step->top = must_realloc(NULL, (size_t)token->n_top, sizeof *step->top);
+        memcpy(step->top, token->top, (size_t)token->n_top * sizeof *step->top);
+    }
+}
+
+static int on_token(void *user, const struct ward_token *token)
+{
+    struct stream *s = user;
+    if (s->options->stream)
+        write_token(s, token);
+    else
+        keep_step(s->answer, token);
+    return interrupt_pending();
+}
+
+static int on_progress(void *user, const char *stage, int done, int total)
+{
+    (void)user;
+    progress_show(stage, done, total);
+    return interrupt_pending();
+}
+
+int answer_generate(ward_session *session, const struct conversation *conversation,
+                    const struct answer_options *options, struct answer *out, struct ward_error *err)
+{
+    *out = (struct answer){0};
+    struct stream stream = {.options = options, .answer = out};
+    struct ward_generate_options generate = options->generate;
+    generate.on_token = on_token;
+    generate.on_progress = on_progress;
+    generate.user = &stream;
+    interrupt_catch();
+    int rc = ward_generate(session, conversation->messages, conversation->n, &generate, &out->result, err);
+    progress_clear();
+    end_thinking(&stream);
+    if (rc) {
+        answer_clear(out);
+        return rc;
+    }
+    if (options->stream) {
+        output_text("\n");
+        output_flush();
+    }
+    return 0;
+}
+
+void answer_clear(struct answer *answer)
+{
+    ward_result_clear(&answer->result);
+    for (size_t i = 0; i < answer->n_steps; i++)
+        free(answer->steps[i].top);
+    free(answer->steps);
+    *answer = (struct answer){0};
+}
+
+static double per_second(int tokens, double ms)
+{
+    return ms > 0 ? tokens * 1000.0 / ms : 0;
+}
+
+void answer_print_timings(const struct ward_result *r, double load_ms, double decode_ms)
+{
+    fprintf(stderr,
+            "load %.0f ms | images %.0f ms, vision %.0f ms | prompt %d tokens (%d cached), %.0f ms, %.1f tokens/s | "
+            "answer %zu tokens, %.0f ms, %.1f tokens/s\n",
+            load_ms, decode_ms + r->image_ms, r->vision_ms, r->prefill_tokens, r->cached_tokens, r->prefill_ms,
+            per_second(r->prefill_tokens, r->prefill_ms), r->n_ids, r->decode_ms,
+            per_second(r->decode_tokens, r->decode_ms));
+}

@@ -1,0 +1,12 @@
+/* Text from standard input. */
+#ifndef WARD_CLI_INPUT_H
+#define WARD_CLI_INPUT_H
+
+#include <stddef.h>
+
+/* All of standard input, NUL-terminated (it may hold NUL inside); free() it. Ends the program when it cannot be
+ * read, is longer than INPUT_LIMIT, or on Ctrl-C. */
+enum { INPUT_LIMIT = 16 << 20 };
+char *input_read(size_t *length);
+
+#endif

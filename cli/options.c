@@ -1,0 +1,132 @@
+#include "options.h"
+#include "output.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Edits (insert, delete, replace) from a to b; both shorter than 32, else 32. */
+static int edit_distance(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b);
+    if (la >= 32 || lb >= 32)
+        return 32;
+    int row[33];
+    for (size_t j = 0; j <= lb; j++)
+        row[j] = (int)j;
+    for (size_t i = 1; i <= la; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i;
+        for (size_t j = 1; j <= lb; j++) {
+            int best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best)
+                best = row[j] + 1;
+            if (row[j - 1] + 1 < best)
+                best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[lb];
+}
+
+static _Noreturn void die_unknown(const struct command *command, const char *given, const struct option *options)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(given, "="), given);
+    const char *best = NULL;
+    int best_distance = 3;
+    for (const struct option *o = options; o->name && strncmp(name, "--", 2) == 0; o++) {
+        int distance = edit_distance(name + 2, o->name);
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = o->name;
+        }
+    }
+    if (best)
+        die_usage(command, "%s: there is no option %s; did you mean --%s?", command->name, name, best);
+    die_usage(command, "%s: there is no option %s", command->name, name);
+}
+
+int options_next(const struct command *command, int argc, char **argv, const struct option *options)
+{
+    char letters[64] = ":h";
+    size_t n = 2;
+    for (const struct option *o = options; o->name && n + 3 < sizeof letters; o++) {
+        if (o->val > 0 && o->val < 128 && isalpha(o->val)) {
+            letters[n++] = (char)o->val;
+            if (o->has_arg == required_argument)
+                letters[n++] = ':';
+        }
+    }
+    letters[n] = '\0';
+    opterr = 0;
+    int c = getopt_long(argc, argv, letters, options, NULL);
+    if (c == 'h') {
+        output_text("usage: ward ");
+        output_text(command->usage);
+        output_text("\n\n");
+        output_text(command->help);
+        output_flush();
+        exit(0);
+    }
+    if (c == ':')
+        die_usage(command, "%s: option %s needs a value", command->name, argv[optind - 1]);
+    if (c == '?') {
+        char letter[3] = {'-', (char)optopt, '\0'};
+        if (optopt == 0) /* a long option unknown, or short for more than one */
+            die_unknown(command, argv[optind - 1], options);
+        for (const struct option *o = options; o->name; o++)
+            if (o->val == optopt && o->has_arg == no_argument && strncmp(argv[optind - 1], "--", 2) == 0)
+                die_usage(command, "%s: option --%s takes no value", command->name, o->name);
+        die_unknown(command, letter, options);
+    }
+    return c;
+}
+
+long long option_integer(const struct command *command, const char *name, const char *text, long long low,
+                         long long high)
+{
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || isspace((unsigned char)*text) || errno || value < low || value > high)
+        die_usage(command, "%s: option %s takes a whole number from %lld to %lld, not '%s'", command->name, name, low,
+                  high, text);
+    return value;
+}
+
+unsigned long long option_unsigned(const struct command *command, const char *name, const char *text)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (!isdigit((unsigned char)*text) || *end || errno)
+        die_usage(command, "%s: option %s takes a whole number from 0 to %llu, not '%s'", command->name, name,
+                  (unsigned long long)UINT64_MAX, text);
+    return value;
+}
+
+double option_number(const struct command *command, const char *name, const char *text, double low, double high)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || isspace((unsigned char)*text) || !(value >= low && value <= high))
+        die_usage(command, "%s: option %s takes a number from %g to %g, not '%s'", command->name, name, low, high,
+                  text);
+    return value;
+}
+
+int option_choice(const struct command *command, const char *name, const char *text, const char *const *choices)
+{
+    char list[128] = "";
+    for (int i = 0; choices[i]; i++) {
+        if (strcmp(text, choices[i]) == 0)
+            return i;
+        size_t n = strlen(list);
+        snprintf(list + n, sizeof list - n, "%s%s", i ? ", " : "", choices[i]);
+    }
+    die_usage(command, "%s: option %s takes one of %s, not '%s'", command->name, name, list, text);
+}

@@ -1,0 +1,18 @@
+/* Standard output, every write checked: an answer that did not arrive is a failure. */
+#ifndef WARD_CLI_OUTPUT_H
+#define WARD_CLI_OUTPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+void output_bytes(const void *bytes, size_t length);
+void output_text(const char *text);
+/* As output_text, but on a terminal control characters other than newline and tab are shown as '?': neither a model
+ * nor what it was asked about may send commands to the terminal. */
+void output_untrusted(const char *text);
+/* Hands what is buffered to the system. A closed pipe ends the program with status 1 and no word, any other failure
+ * with a sentence. */
+void output_flush(void);
+bool output_is_terminal(void);
+
+#endif

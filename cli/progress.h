@@ -1,0 +1,9 @@
+/* One line on stderr that says what the wait is for; nothing at all where stderr is not a terminal. */
+#ifndef WARD_CLI_PROGRESS_H
+#define WARD_CLI_PROGRESS_H
+
+/* what: "image", "prefill", ...; total 0: without figures. */
+void progress_show(const char *what, int done, int total);
+void progress_clear(void);
+
+#endif
