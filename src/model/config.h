@@ -1,5 +1,7 @@
-/* What config.json, generation_config.json and preprocessor_config.json say: the shapes of the model and its habits.
- * Names and defaults are those of transformers' configuration_gemma3 and configuration_siglip. */
+/* What config.json, generation_config.json, preprocessor_config.json and processor_config.json say: the shapes of the model and
+ * its habits. Names and defaults are those of transformers' configuration_gemma3 and configuration_siglip, with one exception:
+ * what those defaults would make another model than any published one must be there (hidden_size, intermediate_size,
+ * num_hidden_layers, sliding_window of the text). */
 #ifndef WARD_MODEL_CONFIG_H
 #define WARD_MODEL_CONFIG_H
 
@@ -29,7 +31,7 @@ struct vision_config {
     double layer_norm_eps;
 };
 
-struct image_config { /* preprocessor_config.json */
+struct image_config { /* preprocessor_config.json, or the image_processor of processor_config.json */
     double mean[3], std[3], rescale_factor;
     bool resize, rescale, normalize;
 };
@@ -45,7 +47,22 @@ struct model_config {
     int n_eos;
 };
 
-/* Reads the three files in `folder` (config.json must be there). `err` names what is wrong and what was expected. */
+/* A file already in memory. */
+struct config_file {
+    const char *name; /* named in errors */
+    const char *text; /* NULL: the file is not there */
+    size_t length;
+};
+
+struct config_files {
+    struct config_file config, generation, preprocessor, processor; /* only the first must be there */
+};
+
+/* All sizes in *out are positive and bounded, so that products of a few of them fit 64 bits; heads are divisible by key-value
+ * heads, head_dim by 2, the vision hidden size by its heads, and the image by patches and pooled tokens. Token ids lie within the
+ * vocabulary, but for eos. `err` names the field, what was found and what was expected. */
+WARD_CHECKED int config_parse(struct model_config *out, const struct config_files *files, struct ward_error *err);
+/* Reads the files in `folder`. */
 WARD_CHECKED int config_read(struct model_config *out, const char *folder, struct ward_error *err);
 
 #endif
