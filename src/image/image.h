@@ -10,18 +10,29 @@ struct ward_image {
     uint64_t hash[2]; /* of size and pixels: equal images have equal hashes (not cryptographic) */
 };
 
-/* Decoders append nothing and leave *out empty on failure. `name` is named in errors. */
-WARD_CHECKED int image_decode(struct ward_image *out, const uint8_t *bytes, size_t length, const char *name, char warning[256],
-                              struct ward_error *err);
+/* Decodes a JPEG or PNG, told apart by its content, to the pixels that transformers' load_image gives: turned as EXIF
+ * or XMP says, then RGB with alpha dropped. 16-bit grayscale is scaled to 8 bits instead of clipped (docs/images.md).
+ * `name` is the file to name in errors. `warning` (may be NULL) is a sentence, or empty. *out is empty after a failure;
+ * image_clear it otherwise. Errors: WARD_EFORMAT (damaged), WARD_EUNSUPPORTED (another format, or a kind of JPEG that
+ * is not read), WARD_ENOMEM. */
+WARD_CHECKED int image_decode(struct ward_image *out, const uint8_t *bytes, size_t length, const char *name,
+                              char warning[256], struct ward_error *err);
 void image_clear(struct ward_image *image);
 
-/* Pads with black to a centred square; an odd pixel goes right or below. In place. */
+/* Pads with black to a centred square; an odd pixel goes right or below. In place; unchanged on failure. */
 WARD_CHECKED int image_pad(struct ward_image *image, struct ward_error *err);
 
-/* Pillow 13's BILINEAR resize, bit for bit (antialiased; the order of its passes included). out: [out_height][out_width][3]. */
-WARD_CHECKED int image_resize(const struct ward_image *in, int out_width, int out_height, uint8_t *out, struct ward_error *err);
+/* Pillow 13's Image.resize(BILINEAR), bit for bit (antialiased; the order of its passes included).
+ * out: [out_height][out_width][3]. */
+WARD_CHECKED int image_resize(const struct ward_image *in, int out_width, int out_height, uint8_t *out,
+                              struct ward_error *err);
 
-/* (x * rescale - mean) / std per channel into planes: out [3][size][size], from in [size][size][3]. */
-void image_normalize(const uint8_t *in, int size, double rescale, const double mean[3], const double std[3], float *out);
+/* (x * rescale - mean) / std per channel into planes: out [3][size][size], from in [size][size][3]. Equal to rescale
+ * and normalize of transformers' image_transforms: the product in double, then all in float32. */
+void image_normalize(const uint8_t *in, int size, double rescale, const double mean[3], const double std[3],
+                     float *out);
+
+/* Writes rgb [height][width][3] as a binary PPM, under a temporary name first: a reader never sees half of it. */
+WARD_CHECKED int image_write_ppm(const char *path, const uint8_t *rgb, int width, int height, struct ward_error *err);
 
 #endif
