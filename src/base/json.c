@@ -11,10 +11,10 @@
 #include <string.h>
 #include <yajl/yajl_parse.h>
 
-/* ---- UTF-8 ---------------------------------------------------------------------------------------------------------- */
+/* ---- UTF-8 ------------------------------------------------------------------------------------------------------- */
 
-/* Length of the well-formed character at text (Unicode's table 3-7: no overlong forms, no surrogates), or 0. *skip is then
- * the length of the longest start of one, at least 1: what Unicode recommends to replace by one U+FFFD. */
+/* Length of the well-formed character at text (Unicode's table 3-7: no overlong forms, no surrogates), or 0. *skip is
+ * then the length of the longest start of one, at least 1: what Unicode recommends to replace by one U+FFFD. */
 static size_t utf8_character(const uint8_t *text, size_t length, size_t *skip)
 {
     const uint8_t lead = text[0];
@@ -52,8 +52,8 @@ static int hex4(const uint8_t *text, size_t length)
     return value;
 }
 
-/* Length of the escape at text ("\..."), or 0 when it names a surrogate without its other half. yajl would turn those into
- * bytes that are not UTF-8. Other faults are left to yajl. */
+/* Length of the escape at text ("\..."), or 0 when it names a surrogate without its other half. yajl would turn those
+ * into bytes that are not UTF-8. Other faults are left to yajl. */
 static size_t escape_length(const uint8_t *text, size_t length)
 {
     if (length < 2 || text[1] != 'u')
@@ -96,7 +96,7 @@ static int check_characters(const char *text, size_t length, const char *name, s
     return 0;
 }
 
-/* ---- events --------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 struct walk {
     const struct json_events *events;
@@ -224,7 +224,7 @@ int json_walk(const struct json_events *events, void *user, const char *text, si
     return rc;
 }
 
-/* ---- the tree ------------------------------------------------------------------------------------------------------- */
+/* ---- the tree ---------------------------------------------------------------------------------------------------- */
 
 /* Memory that is freed all at once. Blocks double, so a document takes few of them. */
 struct block {
@@ -491,10 +491,11 @@ bool json_integer(const struct json *value, int64_t low, int64_t high, int64_t *
 
 bool json_string_is(const struct json *value, const char *text)
 {
-    return value && value->type == JSON_STRING && value->length == strlen(text) && !memcmp(value->text, text, value->length);
+    return value && value->type == JSON_STRING && value->length == strlen(text) &&
+           !memcmp(value->text, text, value->length);
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 struct json_writer {
     char *text;

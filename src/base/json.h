@@ -1,6 +1,7 @@
 /* JSON, read through yajl. Two ways in: events, for the large tokenizer.json, and a small document tree for all else.
- * Both refuse nesting deeper than JSON_DEPTH, text that is not UTF-8 and escapes of lone surrogates. The tree also refuses a
- * key given twice or holding a NUL, and more than JSON_MAX_VALUES values, which bounds its memory whatever the file says. */
+ * Both refuse nesting deeper than JSON_DEPTH, text that is not UTF-8 and escapes of lone surrogates. The tree also
+ * refuses a key given twice or holding a NUL, and more than JSON_MAX_VALUES values, which bounds its memory whatever
+ * the file says. */
 #ifndef WARD_BASE_JSON_H
 #define WARD_BASE_JSON_H
 
@@ -13,10 +14,10 @@ enum json_type { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSO
 /* One value. Children are a linked list in the order of the file. Everything lives as long as its document. */
 struct json {
     enum json_type type;
-    const char *key;    /* within an object: its key, NUL-terminated */
-    const char *text;   /* JSON_STRING: its bytes, NUL-terminated (may hold NUL inside); JSON_NUMBER: as written */
-    size_t length;      /* bytes of text */
-    size_t n;           /* children of an array or object */
+    const char *key;  /* within an object: its key, NUL-terminated */
+    const char *text; /* JSON_STRING: its bytes, NUL-terminated (may hold NUL inside); JSON_NUMBER: as written */
+    size_t length;    /* bytes of text */
+    size_t n;         /* children of an array or object */
     const struct json *first, *next;
 };
 
@@ -49,12 +50,12 @@ struct json_events {
     bool (*number)(void *user, const char *text, size_t length);
     bool (*literal)(void *user, enum json_type type); /* null, true, false */
 };
-WARD_CHECKED int json_walk(const struct json_events *events, void *user, const char *text, size_t length, const char *name,
-                           struct ward_error *err);
+WARD_CHECKED int json_walk(const struct json_events *events, void *user, const char *text, size_t length,
+                           const char *name, struct ward_error *err);
 
-/* Writing: text grows in memory; the writer tracks commas. After a failed allocation it stays failed. Strings are escaped, and
- * bytes that are not UTF-8 become U+FFFD. Numbers that are not finite become null. `pretty` breaks lines between the members
- * of objects and the objects of arrays. */
+/* Writing: text grows in memory; the writer tracks commas. After a failed allocation it stays failed. Strings are
+ * escaped, and bytes that are not UTF-8 become U+FFFD. Numbers that are not finite become null. `pretty` breaks lines
+ * between the members of objects and the objects of arrays. */
 struct json_writer;
 struct json_writer *json_writer_new(bool pretty); /* NULL when memory ran out */
 void json_writer_free(struct json_writer **writer);

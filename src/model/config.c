@@ -22,7 +22,7 @@ struct reader {
     int *rc; /* shared by the readers of a file */
 };
 
-/* ---- fields --------------------------------------------------------------------------------------------------------- */
+/* ---- fields ------------------------------------------------------------------------------------------------------ */
 
 /* A value as it stands in the file, short. */
 static const char *show(const struct json *value, char text[64])
@@ -37,11 +37,13 @@ static const char *show(const struct json *value, char text[64])
     return text;
 }
 
-static void fail_found(const struct reader *r, int code, const char *key, const struct json *value, const char *expected)
+static void fail_found(const struct reader *r, int code, const char *key, const struct json *value,
+                       const char *expected)
 {
     char text[64];
     if (!*r->rc)
-        *r->rc = error_set(r->err, code, "%s: %s%s is %s, expected %s", r->file, r->section, key, show(value, text), expected);
+        *r->rc = error_set(r->err, code, "%s: %s%s is %s, expected %s", r->file, r->section, key, show(value, text),
+                           expected);
 }
 
 static void fail_missing(const struct reader *r, const char *key)
@@ -122,7 +124,7 @@ static struct reader reader_section(const struct reader *top, const char *key, c
     return inner;
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 /* Which layers see everything: layer_types, else every sliding_window_pattern-th, counted from 1. transformers writes
  * _sliding_window_pattern beside layer_types, whatever layer_types says. */
@@ -134,7 +136,8 @@ static void read_layer_types(const struct reader *r, struct text_config *text)
         snprintf(expected, sizeof expected, "a list of %d layers, as num_hidden_layers says", text->n_layers);
         fail_found(r, WARD_EFORMAT, "layer_types", types, expected);
     }
-    const char *key = json_get(r->object, "sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
+    const char *key =
+        json_get(r->object, "sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
     int pattern;
     read_integer(r, &pattern, key, 6, 1, INT_MAX);
     if (*r->rc)
@@ -151,13 +154,14 @@ static void read_layer_types(const struct reader *r, struct text_config *text)
 }
 
 /* The rotary embedding of one kind of layer, from the places where it has been written over time, as Gemma3TextConfig's
- * convert_rope_params_to_dict merges them: rope_scaling (global layers only), rope_parameters by kind of layer, and the flat key
- * of the base frequency. */
+ * convert_rope_params_to_dict merges them: rope_scaling (global layers only), rope_parameters by kind of layer, and the
+ * flat key of the base frequency. */
 static void read_rope(const struct reader *r, struct rope_config *rope, bool global)
 {
     const struct reader parameters = reader_section(r, "rope_parameters", "");
     const struct reader scaling = reader_section(r, "rope_scaling", "");
-    const char *kind = global ? "full_attention" : "sliding_attention", *flat = global ? "rope_theta" : "rope_local_base_freq";
+    const char *kind = global ? "full_attention" : "sliding_attention",
+               *flat = global ? "rope_theta" : "rope_local_base_freq";
     const struct json *nested = json_get(parameters.object, kind);
     const struct json *sources[] = {global ? scaling.object : NULL, nested};
     char section[64];
@@ -173,7 +177,8 @@ static void read_rope(const struct reader *r, struct rope_config *rope, bool glo
         if (!source)
             continue;
         found.object = source;
-        snprintf(section, sizeof section, "%s%s%s.", r->section, i ? "rope_parameters." : "rope_scaling", i ? kind : "");
+        snprintf(section, sizeof section, "%s%s%s.", r->section, i ? "rope_parameters." : "rope_scaling",
+                 i ? kind : "");
         found.section = section;
         read_number(&found, &rope->theta, "rope_theta", rope->theta, 1, 1e12);
         read_number(&found, &rope->factor, "factor", rope->factor, 0, 1e6);
@@ -185,7 +190,8 @@ static void read_rope(const struct reader *r, struct rope_config *rope, bool glo
         double part;
         read_number(&found, &part, "partial_rotary_factor", 1, 0, 1);
         if (part < 1)
-            fail_found(&found, WARD_EUNSUPPORTED, "partial_rotary_factor", json_get(source, "partial_rotary_factor"), "1");
+            fail_found(&found, WARD_EUNSUPPORTED, "partial_rotary_factor", json_get(source, "partial_rotary_factor"),
+                       "1");
     }
     const bool linear = type && json_string_is(type, "linear");
     if (linear && !factor)
@@ -194,7 +200,8 @@ static void read_rope(const struct reader *r, struct rope_config *rope, bool glo
         fail_found(&found, WARD_EUNSUPPORTED, "factor", factor, "a rope_type of \"linear\" with it");
 }
 
-/* Older files give one set of rope_parameters for all layers in other models; Gemma 3 in transformers would ignore it. */
+/* Older files give one set of rope_parameters for all layers in other models; Gemma 3 in transformers would ignore it.
+ */
 static void check_rope_parameters(const struct reader *r)
 {
     const struct json *parameters = json_get(r->object, "rope_parameters");
@@ -245,7 +252,7 @@ static void read_text(const struct reader *r, struct text_config *text, bool mul
     read_rope(r, &text->rope_sliding, false);
 }
 
-/* ---- vision --------------------------------------------------------------------------------------------------------- */
+/* ---- vision ------------------------------------------------------------------------------------------------------ */
 
 /* vision_use_head is not looked at: Gemma 3 takes what comes before the head. */
 static void read_vision(const struct reader *r, struct vision_config *vision)
@@ -284,27 +291,32 @@ static void check_pooling(const struct reader *r, const struct model_config *con
         root++;
     const int side = config->vision.image_size / config->vision.patch_size;
     if (root * root != config->image_tokens || side % root)
-        *r->rc = error_set(r->err, WARD_EFORMAT, "%s: mm_tokens_per_image is %d, expected a square whose root divides the %d "
-                           "patches of a side", r->file, config->image_tokens, side);
+        *r->rc = error_set(r->err, WARD_EFORMAT,
+                           "%s: mm_tokens_per_image is %d, expected a square whose root divides the %d "
+                           "patches of a side",
+                           r->file, config->image_tokens, side);
 }
 
 /* transformers knows the ids of image tokens by two names. */
-static void read_token(const struct reader *r, int *out, const char *name, const char *other, int fallback, int vocab_size)
+static void read_token(const struct reader *r, int *out, const char *name, const char *other, int fallback,
+                       int vocab_size)
 {
     read_integer(r, out, json_get(r->object, name) ? name : other, fallback, 0, vocab_size - 1);
     if (!*r->rc && *out >= vocab_size)
-        *r->rc = error_set(r->err, WARD_EFORMAT, "%s: %s is missing, and its default %d is outside the vocabulary of %d", r->file,
-                           name, fallback, vocab_size);
+        *r->rc =
+            error_set(r->err, WARD_EFORMAT, "%s: %s is missing, and its default %d is outside the vocabulary of %d",
+                      r->file, name, fallback, vocab_size);
 }
 
-/* ---- config.json ---------------------------------------------------------------------------------------------------- */
+/* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static void check_architecture(const struct reader *r)
 {
     const struct json *list = json_get(r->object, "architectures");
     bool known = !list || (list->type == JSON_ARRAY && !list->n);
     for (const struct json *name = list ? list->first : NULL; name; name = name->next)
-        known = known || json_string_is(name, "Gemma3ForConditionalGeneration") || json_string_is(name, "Gemma3ForCausalLM");
+        known = known || json_string_is(name, "Gemma3ForConditionalGeneration") ||
+                json_string_is(name, "Gemma3ForCausalLM");
     if (!known)
         fail_found(r, WARD_EUNSUPPORTED, "architectures", list->first ? list->first : list,
                    "Gemma3ForConditionalGeneration or Gemma3ForCausalLM");
@@ -318,8 +330,9 @@ static void read_model(const struct reader *r, struct model_config *out)
     if (!type)
         fail_missing(r, "model_type");
     else if (!multimodal && !json_string_is(type, "gemma3_text"))
-        *r->rc = error_set(r->err, WARD_EUNSUPPORTED, "%s: model_type: found %s, expected \"gemma3\" or \"gemma3_text\"", r->file,
-                           show(type, found));
+        *r->rc =
+            error_set(r->err, WARD_EUNSUPPORTED, "%s: model_type: found %s, expected \"gemma3\" or \"gemma3_text\"",
+                      r->file, show(type, found));
     check_architecture(r);
     expect_absent(r, "quantization_config");
 
@@ -346,7 +359,7 @@ static void read_model(const struct reader *r, struct model_config *out)
         check_pooling(r, out);
 }
 
-/* ---- tokens that begin and end -------------------------------------------------------------------------------------- */
+/* ---- tokens that begin and end ----------------------------------------------------------------------------------- */
 
 /* One id or a list. Ids outside the vocabulary cannot be generated and do no harm. */
 static bool read_eos(const struct reader *r, struct model_config *out)
@@ -382,7 +395,7 @@ static void read_ends(const struct reader sources[3], struct model_config *out)
     out->eos[out->n_eos++] = 1;
 }
 
-/* ---- preprocessor_config.json --------------------------------------------------------------------------------------- */
+/* ---- preprocessor_config.json ------------------------------------------------------------------------------------ */
 
 static void read_triple(const struct reader *r, double out[3], const char *key, bool divisor)
 {
@@ -424,8 +437,8 @@ static void read_image(const struct reader *r, struct model_config *out)
     const bool same = json_integer(json_get(size, "height"), side, side, &number) &&
                       json_integer(json_get(size, "width"), side, side, &number);
     if (!*r->rc && r->object && (size ? !same : side != 224))
-        *r->rc = error_set(r->err, WARD_EFORMAT, "%s: %ssize is not the encoder's image_size, %d x %d", r->file, r->section, side,
-                           side);
+        *r->rc = error_set(r->err, WARD_EFORMAT, "%s: %ssize is not the encoder's image_size, %d x %d", r->file,
+                           r->section, side, side);
 }
 
 static void check_image_tokens(const struct reader *r, const struct model_config *config)
@@ -433,19 +446,20 @@ static void check_image_tokens(const struct reader *r, const struct model_config
     int n;
     read_integer(r, &n, "image_seq_length", config->image_tokens, 1, MAX_PATCHES);
     if (!*r->rc && n != config->image_tokens)
-        *r->rc = error_set(r->err, WARD_EFORMAT, "%s: %simage_seq_length is %d, expected %d, as mm_tokens_per_image says", r->file,
-                           r->section, n, config->image_tokens);
+        *r->rc =
+            error_set(r->err, WARD_EFORMAT, "%s: %simage_seq_length is %d, expected %d, as mm_tokens_per_image says",
+                      r->file, r->section, n, config->image_tokens);
 }
 
-/* ---- the files ------------------------------------------------------------------------------------------------------ */
+/* ---- the files --------------------------------------------------------------------------------------------------- */
 
 struct documents {
     struct json_document *config, *generation, *preprocessor, *processor;
 };
 
 /* Parses a file that may be absent into an object; NULL when it is. */
-static void parse_file(struct json_document **document, struct reader *r, const struct config_file *file, struct ward_error *err,
-                       int *rc)
+static void parse_file(struct json_document **document, struct reader *r, const struct config_file *file,
+                       struct ward_error *err, int *rc)
 {
     *r = (struct reader){file->name, "", NULL, err, rc};
     if (*rc || !file->text)

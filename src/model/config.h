@@ -1,7 +1,7 @@
-/* What config.json, generation_config.json, preprocessor_config.json and processor_config.json say: the shapes of the model and
- * its habits. Names and defaults are those of transformers' configuration_gemma3 and configuration_siglip, with one exception:
- * what those defaults would make another model than any published one must be there (hidden_size, intermediate_size,
- * num_hidden_layers, sliding_window of the text). */
+/* What config.json, generation_config.json, preprocessor_config.json and processor_config.json say: the shapes of the
+ * model and its habits. Names and defaults are those of transformers' configuration_gemma3 and configuration_siglip,
+ * with one exception: what those defaults would make another model than any published one must be there (hidden_size,
+ * intermediate_size, num_hidden_layers, sliding_window of the text). */
 #ifndef WARD_MODEL_CONFIG_H
 #define WARD_MODEL_CONFIG_H
 
@@ -16,12 +16,12 @@ struct rope_config {
 
 struct text_config {
     int hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size;
-    int sliding_window;          /* keys seen by a sliding layer, the query's own included */
+    int sliding_window; /* keys seen by a sliding layer, the query's own included */
     int max_positions;
     double query_pre_attn_scalar; /* scores are scaled by its -1/2 power */
     double rms_norm_eps;
-    double final_softcap;        /* 0: none */
-    bool tied_embeddings;        /* the output head is the embedding table */
+    double final_softcap; /* 0: none */
+    bool tied_embeddings; /* the output head is the embedding table */
     struct rope_config rope_global, rope_sliding;
     bool global[CONFIG_MAX_LAYERS]; /* layer attends to everything before it, not to a window */
 };
@@ -40,7 +40,7 @@ struct model_config {
     struct text_config text;
     struct vision_config vision; /* n_layers 0: a text-only checkpoint */
     struct image_config image;
-    int image_tokens;  /* mm_tokens_per_image; 0 for text only */
+    int image_tokens;                      /* mm_tokens_per_image; 0 for text only */
     int image_token, boi_token, eoi_token; /* -1 for text only */
     int bos_token;
     int eos[CONFIG_MAX_EOS]; /* tokens that end an answer */
@@ -58,9 +58,9 @@ struct config_files {
     struct config_file config, generation, preprocessor, processor; /* only the first must be there */
 };
 
-/* All sizes in *out are positive and bounded, so that products of a few of them fit 64 bits; heads are divisible by key-value
- * heads, head_dim by 2, the vision hidden size by its heads, and the image by patches and pooled tokens. Token ids lie within the
- * vocabulary, but for eos. `err` names the field, what was found and what was expected. */
+/* All sizes in *out are positive and bounded, so that products of a few of them fit 64 bits; heads are divisible by
+ * key-value heads, head_dim by 2, the vision hidden size by its heads, and the image by patches and pooled tokens.
+ * Token ids lie within the vocabulary, but for eos. `err` names the field, what was found and what was expected. */
 WARD_CHECKED int config_parse(struct model_config *out, const struct config_files *files, struct ward_error *err);
 /* Reads the files in `folder`. */
 WARD_CHECKED int config_read(struct model_config *out, const char *folder, struct ward_error *err);

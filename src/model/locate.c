@@ -117,8 +117,10 @@ static int check_folder(const char *folder, struct ward_error *err)
         return error_no_memory(err, "a path", strlen(folder));
     const bool there = file_exists(config);
     free(config);
-    return there ? 0 : error_set(err, WARD_EIO, "%s: has no config.json; a checkpoint folder in Hugging Face's layout was expected",
-                                 folder);
+    return there
+               ? 0
+               : error_set(err, WARD_EIO,
+                           "%s: has no config.json; a checkpoint folder in Hugging Face's layout was expected", folder);
 }
 
 static int find_in_cache(char **folder, const char *name, struct ward_error *err)
@@ -133,8 +135,10 @@ static int find_in_cache(char **folder, const char *name, struct ward_error *err
         if (!*folder)
             *folder = newest_snapshot(repository);
         if (!*folder)
-            rc = error_set(err, WARD_EIO, "%s: is neither a folder nor in the Hugging Face cache %s; to download it, once: "
-                           "huggingface-cli download %s --local-dir ./models", name, cache, name);
+            rc = error_set(err, WARD_EIO,
+                           "%s: is neither a folder nor in the Hugging Face cache %s; to download it, once: "
+                           "huggingface-cli download %s --local-dir ./models",
+                           name, cache, name);
     }
     free(cache);
     free(repository);
@@ -150,13 +154,16 @@ int model_locate(char **folder, const char *name, struct ward_error *err)
         if (!*folder)
             return error_no_memory(err, "a path", strlen(name));
     } else if (file_exists(name)) {
-        return error_set(err, WARD_EUNSUPPORTED, "%s: is a file; a checkpoint folder in Hugging Face's layout was expected", name);
+        return error_set(err, WARD_EUNSUPPORTED,
+                         "%s: is a file; a checkpoint folder in Hugging Face's layout was expected", name);
     } else if (is_cache_name(name)) {
         rc = find_in_cache(folder, name, err);
     } else {
-        return error_set(err, WARD_EIO, "%s: there is no such folder; expected a checkpoint folder, or ORG/NAME in the Hugging "
-                         "Face cache (to download, once: huggingface-cli download google/medgemma-4b-it --local-dir ./models)",
-                         name);
+        return error_set(
+            err, WARD_EIO,
+            "%s: there is no such folder; expected a checkpoint folder, or ORG/NAME in the Hugging "
+            "Face cache (to download, once: huggingface-cli download google/medgemma-4b-it --local-dir ./models)",
+            name);
     }
     if (!rc)
         rc = check_folder(*folder, err);

@@ -16,7 +16,7 @@ enum {
 
 struct file {
     char *name;
-    char *names; /* of its tensors, one after the other */
+    char *names;        /* of its tensors, one after the other */
     struct mapping map; /* empty when the bytes belong to the caller */
 };
 
@@ -31,10 +31,10 @@ static const struct dtype {
     const char *name;
     unsigned bits;
 } dtypes[] = {
-    {"BOOL", 8},     {"U8", 8},       {"I8", 8},           {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8},
-    {"I16", 16},     {"U16", 16},     {"F16", 16},         {"BF16", 16},       {"I32", 32},    {"U32", 32},
-    {"F32", 32},     {"F64", 64},     {"I64", 64},         {"U64", 64},        {"C64", 64},    {"F4", 4},
-    {"F6_E2M3", 6},  {"F6_E3M2", 6},  {"F8_E4M3FNUZ", 8},  {"F8_E5M2FNUZ", 8},
+    {"BOOL", 8},    {"U8", 8},      {"I8", 8},          {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8},
+    {"I16", 16},    {"U16", 16},    {"F16", 16},        {"BF16", 16},       {"I32", 32},    {"U32", 32},
+    {"F32", 32},    {"F64", 64},    {"I64", 64},        {"U64", 64},        {"C64", 64},    {"F4", 4},
+    {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
 };
 
 struct safetensors *safetensors_new(void)
@@ -58,7 +58,7 @@ void safetensors_close(struct safetensors **files)
     *files = NULL;
 }
 
-/* ---- one file ------------------------------------------------------------------------------------------------------- */
+/* ---- one file ---------------------------------------------------------------------------------------------------- */
 
 /* A file being parsed. */
 struct parse {
@@ -84,11 +84,12 @@ static int parse_shape(struct safetensor *t, const struct json *shape, const str
     if (!shape || shape->type != JSON_ARRAY)
         return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: shape is not a list", p->name, t->name);
     if (shape->n > SAFETENSORS_MAX_DIMS)
-        return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: has %zu dimensions, at most %d are expected", p->name, t->name,
-                         shape->n, SAFETENSORS_MAX_DIMS);
+        return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: has %zu dimensions, at most %d are expected", p->name,
+                         t->name, shape->n, SAFETENSORS_MAX_DIMS);
     for (const struct json *size = shape->first; size; size = size->next)
         if (!json_integer(size, 0, INT64_MAX, &t->shape[t->n_dims++]))
-            return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: shape holds something else than sizes", p->name, t->name);
+            return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: shape holds something else than sizes", p->name,
+                             t->name);
     return 0;
 }
 
@@ -102,8 +103,8 @@ static int parse_tensor(struct safetensor *t, const struct json *entry, const st
         if (!json_get(entry, keys[i]))
             return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: %s is missing", p->name, t->name, keys[i]);
     if (entry->n != sizeof keys / sizeof *keys)
-        return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: its entry holds more than dtype, shape and data_offsets", p->name,
-                         t->name);
+        return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: its entry holds more than dtype, shape and data_offsets",
+                         p->name, t->name);
 
     const struct json *written = json_get(entry, "dtype");
     const struct dtype *dtype = NULL;
@@ -127,11 +128,15 @@ static int parse_tensor(struct safetensor *t, const struct json *entry, const st
     if (!shape_bytes(t, dtype->bits, &bytes))
         return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: its shape makes no number of bytes", p->name, t->name);
     if (end < begin || (uint64_t)(end - begin) != bytes)
-        return error_set(p->err, WARD_EFORMAT, "%s: tensor %s: data_offsets [%" PRId64 ", %" PRId64 "] do not span the %" PRIu64 " "
-                         "bytes of its dtype and shape", p->name, t->name, begin, end, bytes);
+        return error_set(p->err, WARD_EFORMAT,
+                         "%s: tensor %s: data_offsets [%" PRId64 ", %" PRId64 "] do not span the %" PRIu64 " "
+                         "bytes of its dtype and shape",
+                         p->name, t->name, begin, end, bytes);
     if ((uint64_t)end > p->size)
-        return error_set(p->err, WARD_EFORMAT, "%s: is truncated: tensor %s ends at byte %" PRId64 " of the data, of which there "
-                         "are %zu", p->name, t->name, end, p->size);
+        return error_set(p->err, WARD_EFORMAT,
+                         "%s: is truncated: tensor %s ends at byte %" PRId64 " of the data, of which there "
+                         "are %zu",
+                         p->name, t->name, end, p->size);
     t->data = p->data + begin;
     t->size = (size_t)bytes; /* at most p->size */
     return 0;
@@ -159,10 +164,11 @@ static int check_layout(struct safetensor *tensors, size_t n, const struct parse
     for (size_t i = 0; i < n; i++) {
         const size_t begin = (size_t)(tensors[i].data - p->data);
         if (begin < at)
-            return error_set(p->err, WARD_EFORMAT, "%s: tensors %s and %s overlap", p->name, tensors[i - 1].name, tensors[i].name);
-        if (begin > at)
-            return error_set(p->err, WARD_EFORMAT, "%s: the %zu bytes before tensor %s belong to no tensor", p->name, begin - at,
+            return error_set(p->err, WARD_EFORMAT, "%s: tensors %s and %s overlap", p->name, tensors[i - 1].name,
                              tensors[i].name);
+        if (begin > at)
+            return error_set(p->err, WARD_EFORMAT, "%s: the %zu bytes before tensor %s belong to no tensor", p->name,
+                             begin - at, tensors[i].name);
         at += tensors[i].size;
     }
     if (at != p->size)
@@ -214,8 +220,8 @@ static int parse_header(struct safetensors *into, struct file *file, const struc
     qsort(into->tensors, into->n_tensors, sizeof *into->tensors, compare_names);
     for (size_t i = 1; i < into->n_tensors; i++)
         if (!compare_names(&into->tensors[i - 1], &into->tensors[i]))
-            return error_set(p->err, WARD_EFORMAT, "%s: tensor %s is also in %s", into->tensors[i].file, into->tensors[i].name,
-                             into->tensors[i - 1].file);
+            return error_set(p->err, WARD_EFORMAT, "%s: tensor %s is also in %s", into->tensors[i].file,
+                             into->tensors[i].name, into->tensors[i - 1].file);
     return 0;
 }
 
@@ -230,17 +236,21 @@ static int check_magic(const uint8_t *data, size_t size, const char *name, uint6
     for (int i = LENGTH_BYTES; i-- > 0;)
         *header = *header << 8 | data[i];
     if (*header > HEADER_LIMIT)
-        return error_set(err, WARD_EFORMAT, "%s: is not a safetensors file: its header would be %" PRIu64 " bytes long, at most %d "
-                         "are expected", name, *header, HEADER_LIMIT);
+        return error_set(err, WARD_EFORMAT,
+                         "%s: is not a safetensors file: its header would be %" PRIu64 " bytes long, at most %d "
+                         "are expected",
+                         name, *header, HEADER_LIMIT);
     if (*header > size - LENGTH_BYTES)
-        return error_set(err, WARD_EFORMAT, "%s: is truncated: its header is %" PRIu64 " bytes long, the whole file %zu", name,
-                         *header, size);
+        return error_set(err, WARD_EFORMAT,
+                         "%s: is truncated: its header is %" PRIu64 " bytes long, the whole file %zu", name, *header,
+                         size);
     if (!*header || data[LENGTH_BYTES] != '{')
         return error_set(err, WARD_EFORMAT, "%s: is not a safetensors file: its header is not a JSON object", name);
     return 0;
 }
 
-int safetensors_parse(struct safetensors *into, const uint8_t *data, size_t size, const char *name, struct ward_error *err)
+int safetensors_parse(struct safetensors *into, const uint8_t *data, size_t size, const char *name,
+                      struct ward_error *err)
 {
     uint64_t header_size = 0;
     int rc = check_magic(data, size, name, &header_size, err);
@@ -266,7 +276,7 @@ int safetensors_parse(struct safetensors *into, const uint8_t *data, size_t size
     return rc;
 }
 
-/* ---- a folder ------------------------------------------------------------------------------------------------------- */
+/* ---- a folder ---------------------------------------------------------------------------------------------------- */
 
 static int open_file(struct safetensors *into, const char *path, struct ward_error *err)
 {
@@ -300,7 +310,8 @@ static int list_shards(const char **shards, size_t *n, const struct json *map, c
     size_t all = 0;
     for (const struct json *entry = map->first; entry; entry = entry->next) {
         if (!is_plain_name(entry))
-            return error_set(err, WARD_EFORMAT, "%s: weight_map: tensor %s is not in a file of this folder", path, entry->key);
+            return error_set(err, WARD_EFORMAT, "%s: weight_map: tensor %s is not in a file of this folder", path,
+                             entry->key);
         shards[all++] = entry->text;
     }
     qsort(shards, all, sizeof *shards, compare_strings);
@@ -342,8 +353,8 @@ static int check_index(const struct safetensors *s, const char *folder, const st
     for (const struct json *entry = map->first; entry; entry = entry->next) {
         const struct safetensor *t = safetensors_find(s, entry->key);
         if (!t || strcmp(t->file + strlen(folder) + 1, entry->text))
-            return error_set(err, WARD_EFORMAT, "%s/%s: lacks tensor %s, which %s places there", folder, entry->text, entry->key,
-                             path);
+            return error_set(err, WARD_EFORMAT, "%s/%s: lacks tensor %s, which %s places there", folder, entry->text,
+                             entry->key, path);
     }
     if (s->n_tensors == map->n)
         return 0;

@@ -1,25 +1,26 @@
-/* The weights of a checkpoint under the names of the model, each checked against the config. Nothing is copied but norms and
- * biases, which are widened to float32 (they are read at every token and take a few hundred kilobytes). */
+/* The weights of a checkpoint under the names of the model, each checked against the config. They stay where they lie
+ * in the mapped files, but for norms and biases, which are widened to float32, and the image projector, which is
+ * transposed (9 MB in all for the 4B). */
 #ifndef WARD_MODEL_WEIGHTS_H
 #define WARD_MODEL_WEIGHTS_H
 
 #include "model/config.h"
 #include "model/tensor.h"
 
-/* D hidden, I intermediate, H heads, K key-value heads, C head_dim, V vocabulary. Norm weights hold 1 + w: Gemma's RMSNorm
- * multiplies by it. */
+/* D hidden, I intermediate, H heads, K key-value heads, C head_dim, V vocabulary. Norm weights hold 1 + w: Gemma's
+ * RMSNorm multiplies by it. */
 struct text_layer {
     const float *input_norm, *post_attention_norm, *pre_feedforward_norm, *post_feedforward_norm; /* [D] */
-    const float *q_norm, *k_norm;              /* [C] */
-    struct tensor q, k, v;                     /* [H*C][D], [K*C][D], [K*C][D] */
-    struct tensor o;                           /* [D][H*C] */
-    struct tensor gate, up, down;              /* [I][D], [I][D], [D][I] */
+    const float *q_norm, *k_norm;                                                                 /* [C] */
+    struct tensor q, k, v;        /* [H*C][D], [K*C][D], [K*C][D] */
+    struct tensor o;              /* [D][H*C] */
+    struct tensor gate, up, down; /* [I][D], [I][D], [D][I] */
 };
 
 struct text_weights {
-    struct tensor embed;  /* [V][D] */
-    struct tensor head;   /* [V][D], the embedding when tied */
-    const float *norm;    /* [D] */
+    struct tensor embed; /* [V][D] */
+    struct tensor head;  /* [V][D], the embedding when tied */
+    const float *norm;   /* [D] */
     struct text_layer *layers;
 };
 
@@ -33,25 +34,28 @@ struct vision_layer {
 };
 
 struct vision_weights {
-    struct tensor patch;                          /* [E][3*P*P], inputs ordered channel, row, column */
-    const float *patch_bias;                      /* [E] */
-    struct tensor position;                       /* [N][E] */
-    const float *post_norm, *post_norm_bias;      /* [E] */
+    struct tensor patch;                     /* [E][3*P*P], inputs ordered channel, row, column */
+    const float *patch_bias;                 /* [E] */
+    struct tensor position;                  /* [N][E] */
+    const float *post_norm, *post_norm_bias; /* [E] */
     struct vision_layer *layers;
-    const float *projector_norm;                  /* [E], 1 + w */
-    struct tensor projector;                      /* [D][E]: the file's [E][D] transposed into memory once */
+    const float *projector_norm; /* [E], 1 + w */
+    struct tensor projector;     /* [D][E]: the file's [E][D] transposed into memory once */
 };
 
 struct weights {
     struct text_weights text;
     struct vision_weights vision; /* layers NULL: a text-only checkpoint */
-    enum tensor_type type;        /* of the text matrices */
+    enum tensor_type type;        /* of the embedding, by which the rest is usually stored too */
     size_t mapped_bytes;
 };
 
-/* Opens the weights in `folder` for `config`. A tensor that is missing, has another shape or an unknown dtype is refused, as is one that the
- * model does not know. The config outlives the weights. */
-WARD_CHECKED int weights_open(struct weights **out, const char *folder, const struct model_config *config, struct ward_error *err);
+/* Opens the weights in `folder` for `config`, under any of the names that Google and transformers have given them. A
+ * tensor that is missing, has another shape or a dtype other than BF16, F16 and F32 is refused, as is one that the
+ * model does not know. The text's head is lm_head where there is one, also where the config ties it, as in
+ * transformers 5. */
+WARD_CHECKED int weights_open(struct weights **out, const char *folder, const struct model_config *config,
+                              struct ward_error *err);
 void weights_close(struct weights **weights);
 
 #endif

@@ -23,8 +23,8 @@ static struct json_document *parse(const char *text)
 static void test_tree(void **state)
 {
     (void)state;
-    struct json_document *document =
-        parse(" {\"a\": [1, -2.50, \"x\\u0000y\\ud83d\\ude00\\n\", null, true, false, {}, []], \"\": {\"b\": \"c\"}, \"z\": null}\n");
+    struct json_document *document = parse(" {\"a\": [1, -2.50, \"x\\u0000y\\ud83d\\ude00\\n\", null, true, false, {}, "
+                                           "[]], \"\": {\"b\": \"c\"}, \"z\": null}\n");
     const struct json *root = json_root(document);
     assert_int_equal(root->type, JSON_OBJECT);
     assert_int_equal(root->n, 3);
@@ -56,7 +56,8 @@ static void test_tree(void **state)
 static void test_scalar_roots(void **state)
 {
     (void)state;
-    static const char *const texts[] = {"0", "-0", "1e400", "\"\"", "null", "true", "[]", "{}", "123456789012345678901234567890"};
+    static const char *const texts[] = {
+        "0", "-0", "1e400", "\"\"", "null", "true", "[]", "{}", "123456789012345678901234567890"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct json_document *document = parse(texts[i]);
         assert_non_null(json_root(document));
@@ -319,7 +320,8 @@ static void test_writer(void **state)
     write_sample(w);
     char expected[512];
     snprintf(expected, sizeof expected,
-             "{%s,\"ids\":[1,-9223372036854775808],\"rows\":[{\"p\":-0.1235,\"q\":2},{}],\"nan\":null,\"none\":null}", escaped);
+             "{%s,\"ids\":[1,-9223372036854775808],\"rows\":[{\"p\":-0.1235,\"q\":2},{}],\"nan\":null,\"none\":null}",
+             escaped);
     size_t length;
     const char *text = json_writer_text(w, &length);
     assert_string_equal(text, expected);
@@ -348,8 +350,9 @@ static void test_writer_pretty(void **state)
     json_write_open(w, "empty", '[');
     json_write_close(w, ']');
     json_write_close(w, '}');
-    assert_string_equal(json_writer_text(w, NULL), "{\n  \"ids\": [1, 2],\n  \"rows\": [\n    {\n      \"a\": null\n    }\n  ],\n"
-                                                   "  \"empty\": []\n}");
+    assert_string_equal(json_writer_text(w, NULL),
+                        "{\n  \"ids\": [1, 2],\n  \"rows\": [\n    {\n      \"a\": null\n    }\n  ],\n"
+                        "  \"empty\": []\n}");
     json_writer_free(&w);
 }
 
@@ -378,9 +381,9 @@ static void test_locale(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tree),    cmocka_unit_test(test_scalar_roots),  cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_depth),         cmocka_unit_test(test_large),
-        cmocka_unit_test(test_events),  cmocka_unit_test(test_writer),        cmocka_unit_test(test_writer_pretty),
+        cmocka_unit_test(test_tree),    cmocka_unit_test(test_scalar_roots), cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_depth),        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_events),  cmocka_unit_test(test_writer),       cmocka_unit_test(test_writer_pretty),
         cmocka_unit_test(test_locale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
