@@ -292,8 +292,9 @@ def write_processor(folder, spec):
     write_json(folder, "tokenizer_config.json", {
         "add_bos_token": True, "add_eos_token": False, **names, "bos_token": "<bos>",
         "clean_up_tokenization_spaces": False, "eos_token": "<eos>", "extra_special_tokens": names,
-        "model_max_length": 4096, "pad_token": "<pad>", "padding_side": "left", "processor_class": "Gemma3Processor", "spaces_between_special_tokens": False,
-        "tokenizer_class": "GemmaTokenizer", "unk_token": "<unk>", "use_default_system_prompt": False})
+        "model_max_length": 4096, "pad_token": "<pad>", "padding_side": "left", "processor_class": "Gemma3Processor",
+        "spaces_between_special_tokens": False, "tokenizer_class": "GemmaTokenizer", "unk_token": "<unk>",
+        "use_default_system_prompt": False})
     if spec.get("template", True):
         with open(os.path.join(folder, "chat_template.jinja"), "w", encoding="utf-8") as out:
             out.write(CHAT_TEMPLATE)
@@ -304,9 +305,9 @@ def write_processor(folder, spec):
         write_json(folder, "preprocessor_config.json", {
             "do_convert_rgb": None, "do_normalize": True, "do_pan_and_scan": None, "do_rescale": True,
             "do_resize": True, "image_mean": [0.5] * 3, "image_processor_type": "Gemma3ImageProcessor",
-            "image_seq_length": tokens, "image_std": [0.5] * 3, "pan_and_scan_max_num_crops": None, "pan_and_scan_min_crop_size": None,
-            "pan_and_scan_min_ratio_to_activate": None, "processor_class": "Gemma3Processor", "resample": 2,
-            "rescale_factor": 1 / 255, "size": {"height": size, "width": size}})
+            "image_seq_length": tokens, "image_std": [0.5] * 3, "pan_and_scan_max_num_crops": None,
+            "pan_and_scan_min_crop_size": None, "pan_and_scan_min_ratio_to_activate": None, "processor_class": "Gemma3Processor",
+            "resample": 2, "rescale_factor": 1 / 255, "size": {"height": size, "width": size}})
         write_json(folder, "processor_config.json", {"image_seq_length": tokens, "processor_class": "Gemma3Processor"})
 
 
