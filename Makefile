@@ -1,6 +1,12 @@
-# ward. `make` builds build/ward and build/libward.{a,so}; `make help` lists the rest.
+# make                    builds build/ward and build/libward.{a,so}
+# make demo               installs what is missing, builds, describes a film with the demo checkpoint
+# make test               installs what is missing, builds, runs every test
+# make check              as test, but installs nothing
+# make install uninstall  program, libraries, header and pkg-config file under PREFIX (DESTDIR before it)
+# make debug asan ubsan tsan   builds that variant in build/debug, ...; e.g. make VARIANT=asan check
+# make clean
 #
-#   make [VARIANT=release|debug|asan|ubsan|tsan] [CC=...] [CROSS=aarch64-linux-gnu-] [BUILD=DIR] [PREFIX=/usr/local]
+# VARIANT=release|debug|asan|ubsan|tsan  CC=gcc  CROSS=aarch64-linux-gnu-  BUILD=build  PREFIX=/usr/local  LIBDIR=PREFIX/lib  WERROR=
 
 VARIANT ?= release
 CROSS   ?=
@@ -8,9 +14,11 @@ ifeq ($(origin CC),default)
 CC      := $(CROSS)gcc
 endif
 AR      := $(CROSS)ar
+OBJCOPY := $(CROSS)objcopy
 PKG_CONFIG ?= $(CROSS)pkg-config
 BUILD   ?= build$(if $(filter-out release,$(VARIANT)),/$(VARIANT))
 PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
 DESTDIR ?=
 VERSION := $(shell sed -n 's/^\#define WARD_VERSION "\(.*\)"/\1/p' include/ward.h)
 ABI     := $(firstword $(subst ., ,$(VERSION)))
@@ -18,6 +26,12 @@ ABI     := $(firstword $(subst ., ,$(VERSION)))
 ENGINE_PACKAGES := yajl libjpeg libpng libexif
 CLI_PACKAGES    := libedit
 TEST_PACKAGES   := cmocka
+
+ifneq ($(filter-out setup demo test clean uninstall help,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(shell $(PKG_CONFIG) --exists $(ENGINE_PACKAGES) $(CLI_PACKAGES) 2>&1 || echo missing),)
+$(error pkg-config does not find all of $(ENGINE_PACKAGES) $(CLI_PACKAGES): `make setup` installs what is missing)
+endif
+endif
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wundef -Wvla
 WERROR   ?= -Werror
@@ -37,7 +51,7 @@ LIBS     := $(shell $(PKG_CONFIG) --libs $(ENGINE_PACKAGES) 2>/dev/null) -lm -pt
 CLI_LIBS := $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES) 2>/dev/null)
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PACKAGES) 2>/dev/null)
 
-MACHINE := $(shell $(CC) -dumpmachine | cut -d- -f1)
+MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 SRC := $(wildcard src/base/*.c src/model/*.c src/image/*.c src/kernels/*.c src/engine/*.c)
 ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
@@ -51,16 +65,23 @@ $(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := -mavx2 -mfma -mf16c
 $(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
 
-.PHONY: all lib clean install uninstall help
+.PHONY: all lib
 all: $(BUILD)/ward lib
-lib: $(BUILD)/libward.a $(BUILD)/libward.so $(BUILD)/ward.pc
+lib: $(BUILD)/libward.a $(BUILD)/libward.so
 
-$(BUILD)/%.o: %.c
+$(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(ISA_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/libward.a: $(OBJ)
+# What the program and the tests link: they reach below the public header.
+$(BUILD)/objects.a: $(OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
+
+# What others link: one object, so that internal names can be made local and never clash with a program's own.
+$(BUILD)/libward.a: $(OBJ)
+	$(CC) -r -nostdlib -o $(BUILD)/libward.o $^
+	$(OBJCOPY) --localize-hidden $(BUILD)/libward.o
+	rm -f $@ && $(AR) rcs $@ $(BUILD)/libward.o
 
 $(BUILD)/libward.so.$(VERSION): $(OBJ)
 	$(CC) -shared -Wl,-soname,libward.so.$(ABI) -Wl,-z,defs $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
@@ -69,28 +90,80 @@ $(BUILD)/libward.so: $(BUILD)/libward.so.$(VERSION)
 	ln -sf $(<F) $(BUILD)/libward.so.$(ABI)
 	ln -sf libward.so.$(ABI) $@
 
-$(BUILD)/ward: $(CLI_OBJ) $(BUILD)/libward.a
+$(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(CLI_LIBS)
 
-$(BUILD)/ward.pc: Makefile include/ward.h
-	@mkdir -p $(@D)
-	printf 'prefix=%s\nlibdir=$${prefix}/lib\nincludedir=$${prefix}/include\n\nName: ward\nDescription: MedGemma on one machine, offline\nVersion: %s\nRequires.private: %s\nLibs: -L$${libdir} -lward\nLibs.private: -lm -pthread\nCflags: -I$${includedir}\n' \
-	    '$(PREFIX)' '$(VERSION)' '$(ENGINE_PACKAGES)' > $@
+.PHONY: debug asan ubsan tsan
+debug asan ubsan tsan:
+	$(MAKE) VARIANT=$@ BUILD=$(BUILD)/$@ all
+
+# ---- installing -------------------------------------------------------------------------------------------------------------
+define PKGCONFIG_FILE
+prefix=$(PREFIX)
+libdir=$(LIBDIR)
+includedir=$${prefix}/include
+
+Name: ward
+Description: MedGemma on one machine, offline
+Version: $(VERSION)
+Requires.private: $(ENGINE_PACKAGES)
+Libs: -L$${libdir} -lward
+Libs.private: -lm -pthread
+Cflags: -I$${includedir}
+endef
+export PKGCONFIG_FILE
+
+.PHONY: install uninstall
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(LIBDIR)/pkgconfig
+	install -m 755 $(BUILD)/ward $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 include/ward.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 $(BUILD)/libward.a $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(BUILD)/libward.so.$(VERSION) $(DESTDIR)$(LIBDIR)/
+	ln -sf libward.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libward.so.$(ABI)
+	ln -sf libward.so.$(ABI) $(DESTDIR)$(LIBDIR)/libward.so
+	printf '%s\n' "$$PKGCONFIG_FILE" > $(DESTDIR)$(LIBDIR)/pkgconfig/ward.pc
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/ward $(DESTDIR)$(PREFIX)/include/ward.h $(DESTDIR)$(LIBDIR)/pkgconfig/ward.pc \
+	    $(DESTDIR)$(LIBDIR)/libward.a $(DESTDIR)$(LIBDIR)/libward.so $(DESTDIR)$(LIBDIR)/libward.so.$(ABI) \
+	    $(DESTDIR)$(LIBDIR)/libward.so.$(VERSION)
+
+# ---- the two commands of the README -----------------------------------------------------------------------------------------
+# What is installed by the first line is seen by the second, a make of its own. It uses every processor unless told otherwise.
+JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
+.PHONY: setup demo test check
+setup:
+	@tools/setup.sh
+demo: setup
+	@$(MAKE) --no-print-directory --silent $(JOBS) $(BUILD)/ward
+	@tools/demo.sh $(BUILD)/ward
+test:
+	@tools/setup.sh test
+	@$(MAKE) --no-print-directory --silent $(JOBS) check
 
 # ---- tests: every tests/unit/test_*.c is a program that prints TAP ----------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-.PHONY: unit-tests
-unit-tests: $(UNIT_TESTS)
+.PHONY: test-programs asan-programs
+test-programs: all $(UNIT_TESTS)
+# The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
+asan-programs:
+ifeq ($(VARIANT),release)
+	$(MAKE) VARIANT=asan BUILD=$(BUILD)/asan test-programs
+endif
+check: test-programs asan-programs
+	@tests/run $(BUILD)
 
-$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/libward.a
+$(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/objects.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(TEST_LIBS)
 
+.PHONY: clean help
 clean:
 	rm -rf $(BUILD)
 
 help:
-	@sed -n '2,4p' Makefile | cut -c3-
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
 .SECONDARY:
