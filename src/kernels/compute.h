@@ -12,7 +12,10 @@ struct compute {
     struct pool *pool;
     void **scratch;      /* [threads], each of scratch_size bytes: packed weights, tiles; used within one pool_run */
     size_t scratch_size;
+    size_t l2_bytes;     /* second-level cache of one core: what blocks are cut to */
 };
+
+enum { ATTENTION_MAX_HEAD = 4096 }; /* the longest head whose blocks fit the scratch */
 
 WARD_CHECKED int compute_open(struct compute *c, int threads, enum isa highest, struct ward_error *err);
 void compute_close(struct compute *c);
@@ -37,8 +40,8 @@ struct attention {
     const float *q;  /* [rows][n_heads * head_dim] */
     const void *k, *v;
     enum tensor_type type; /* of k and v */
-    int rows, n_heads, n_kv_heads, head_dim, capacity;
-    const int *lo, *hi; /* [rows] */
+    int rows, n_heads, n_kv_heads, head_dim, capacity; /* head_dim <= ATTENTION_MAX_HEAD */
+    const int *lo, *hi; /* [rows]; lo >= 0. A row with lo >= hi sees nothing: its output is 0 */
     float scale;     /* of the scores */
 };
 /* Blocked with an online softmax, never a whole score matrix. Query head h uses key head h / (n_heads / n_kv_heads). No allocation. */

@@ -12,9 +12,12 @@
 /* Instruction sets in ascending order; a set includes those before it. */
 enum isa { ISA_NONE, ISA_AVX2, ISA_AVX512, ISA_AVX512_BF16, ISA_COUNT };
 
-/* A blocked matrix product C = X W^T. X and W are packed into panels of mr and nr rows, whose layout is the kernel's own secret
- * (pack and tile agree); k is rounded up to a multiple of k_step with zeros, missing rows are zeros. Panel sizes are
- * mr * round_up(k, k_step) * element bytes. */
+/* A blocked matrix product C = X W^T. X and W are packed into panels of mr and nr rows. Within a panel the columns follow one
+ * another in groups of k_step, so the part from column k0 on (a multiple of k_step) begins mr * k0 * element bytes into it; all
+ * else of the layout is between pack and tile. k is rounded up to a multiple of k_step with zeros, missing rows are zeros: a
+ * panel takes mr * round_up(k, k_step) * element bytes (nr for W). W panels and scratch tiles are aligned to KERNELS_ALIGN. */
+enum { KERNELS_ALIGN = 64, GEMM_MAX_MR = 16, GEMM_MAX_NR = 32 };
+
 struct gemm {
     int mr, nr, k_step;
     size_t element;

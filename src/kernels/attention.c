@@ -1,0 +1,273 @@
+/* Attention over cached keys and values, blocked over keys with an online softmax.
+ *
+ * Several rows: a task takes a block of query rows and one key head, packs its queries once, then goes through blocks of keys:
+ * packs keys and values once for all queries, and for each panel of queries computes the scores, their exponentials and the
+ * weighted sum of the values while all of it is in the first-level cache.
+ *
+ * Blocks begin at multiples of a fixed number of positions and end early where the ring wraps, so a block is one piece of memory
+ * and the arithmetic depends on positions alone. */
+#include "kernels/compute.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { KEYS = 256, QUERY_PANELS = 18 };
+
+/* What one task works on; pointers into the scratch of its thread. */
+struct blocks {
+    const struct gemm *g;
+    int keys, panels;           /* of a block */
+    int d_padded, d_cols;       /* head_dim rounded up to k_step, to nr */
+    size_t x_panel, k_panel, v_panel, p_panel; /* bytes of a packed panel of queries, keys, values, weights */
+    uint8_t *q, *k, *v, *p;
+    float *scores;              /* [mr][keys] */
+    float *row;                 /* [mr][head_dim]: the scaled queries of a panel */
+    float *out;                 /* [panels * mr][d_cols]: sums of weighted values */
+    float *highest, *total;     /* [panels * mr]: of each row, so far */
+};
+
+struct attention_job {
+    const struct compute *c;
+    const struct attention *a;
+    struct blocks blocks;
+    int group;       /* query heads that share a key head */
+    int block_rows;  /* query rows of a task */
+    int row_blocks;
+};
+
+static size_t round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Lays the blocks out from `base` (NULL: only to measure) and returns the bytes they take. */
+static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
+{
+    const size_t mr = (size_t)b->g->mr, nr = (size_t)b->g->nr, element = b->g->element, step = (size_t)b->g->k_step;
+    const size_t panels = (size_t)b->panels, keys = (size_t)b->keys;
+    const size_t d_padded = round_up((size_t)head_dim, step), d_cols = round_up((size_t)head_dim, nr);
+    size_t used = 0;
+
+    b->d_padded = (int)d_padded;
+    b->d_cols = (int)d_cols;
+    b->x_panel = mr * d_padded * element;
+    b->k_panel = nr * d_padded * element;
+    b->v_panel = nr * keys * element;
+    b->p_panel = mr * keys * element;
+    const size_t sizes[] = {panels * b->x_panel, keys / nr * b->k_panel, d_cols / nr * b->v_panel, b->p_panel,
+                            mr * keys * sizeof(float), mr * (size_t)head_dim * sizeof(float), panels * mr * d_cols * sizeof(float),
+                            panels * mr * sizeof(float), panels * mr * sizeof(float)};
+    uint8_t *at[sizeof sizes / sizeof *sizes];
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        at[i] = base ? base + used : NULL;
+        used += round_up(sizes[i], KERNELS_ALIGN);
+    }
+    b->q = at[0], b->k = at[1], b->v = at[2], b->p = at[3];
+    b->scores = (void *)at[4], b->row = (void *)at[5], b->out = (void *)at[6];
+    b->highest = (void *)at[7], b->total = (void *)at[8];
+    return used;
+}
+
+/* Scales and packs the queries of one head from row `first` on, into the panels from `to` on. */
+static void pack_queries(const struct attention_job *job, const struct blocks *b, int to, int head, int first, int rows)
+{
+    const struct attention *a = job->a;
+    const size_t d = (size_t)a->head_dim, stride = (size_t)a->n_heads * d;
+    for (int panel = 0; panel * b->g->mr < rows; panel++) {
+        const int n = min_int(b->g->mr, rows - panel * b->g->mr);
+        for (int i = 0; i < n; i++) {
+            const size_t row = (size_t)(first + panel * b->g->mr + i);
+            memcpy(b->row + (size_t)i * d, a->q + row * stride + (size_t)head * d, d * sizeof(float));
+        }
+        job->c->k.scale(b->row, a->scale, n * a->head_dim);
+        b->g->pack_x(b->q + (size_t)(to + panel) * b->x_panel, b->row, d, n, a->head_dim);
+    }
+}
+
+static void pack_keys_values(const struct attention *a, const struct blocks *b, int key_head, int slot, int n)
+{
+    const int nr = b->g->nr, d = a->head_dim;
+    const size_t row_bytes = (size_t)d * tensor_element_size(a->type);
+    const size_t at = ((size_t)key_head * (size_t)a->capacity + (size_t)slot) * row_bytes;
+    const uint8_t *k = (const uint8_t *)a->k + at, *v = (const uint8_t *)a->v + at;
+    for (int j = 0; j < n; j += nr)
+        b->g->pack_w[a->type](b->k + (size_t)(j / nr) * b->k_panel, k + (size_t)j * row_bytes, row_bytes, min_int(nr, n - j), d);
+    for (int j = 0; j < d; j += nr)
+        b->g->pack_w_transposed[a->type](b->v + (size_t)(j / nr) * b->v_panel, v + (size_t)j * tensor_element_size(a->type),
+                                         row_bytes, n, min_int(nr, d - j));
+}
+
+/* The softmax of one row of scores over the n keys of a block, of which low .. high - 1 are seen, relative to the highest score
+ * so far; what has been summed is scaled when that rises. */
+static void soften_row(const struct kernels *k, float *scores, int n, int low, int high, float *out, int d_cols, float *highest,
+                       float *total)
+{
+    if (low >= high) {
+        memset(scores, 0, (size_t)n * sizeof *scores);
+        return;
+    }
+    const float most = fmaxf(*highest, k->max(scores + low, high - low));
+    if (most > *highest) {
+        const float factor = expf(*highest - most); /* 0 the first time */
+        *total *= factor;
+        k->scale(out, factor, d_cols);
+        *highest = most;
+    }
+    memset(scores, 0, (size_t)low * sizeof *scores);
+    *total += k->exp_sum(scores + low, most, high - low);
+    memset(scores + high, 0, (size_t)(n - high) * sizeof *scores);
+}
+
+/* One panel of queries against the packed block of positions p0 .. p0 + n - 1. `lo`, `hi` belong to its first row. */
+static void attend_panel(const struct kernels *k, const struct blocks *b, int panel, int rows, const int *lo, const int *hi, int p0,
+                         int n)
+{
+    const int mr = b->g->mr, nr = b->g->nr, n_padded = (int)round_up((size_t)n, (size_t)b->g->k_step);
+    const size_t first = (size_t)panel * (size_t)mr, d_cols = (size_t)b->d_cols;
+    bool seen = false;
+    for (int i = 0; i < rows; i++)
+        seen = seen || (lo[i] < p0 + n && hi[i] > p0 && lo[i] < hi[i]);
+    if (!seen)
+        return;
+
+    for (int j = 0; j < n; j += nr)
+        b->g->tile(b->scores + j, (size_t)b->keys, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel,
+                   b->d_padded, false);
+    for (int i = 0; i < rows; i++)
+        soften_row(k, b->scores + (size_t)i * (size_t)b->keys, n, max_int(lo[i] - p0, 0), min_int(hi[i] - p0, n),
+                   b->out + (first + (size_t)i) * d_cols, b->d_cols, &b->highest[first + (size_t)i], &b->total[first + (size_t)i]);
+    b->g->pack_x(b->p, b->scores, (size_t)b->keys, rows, n);
+    for (int j = 0; j < b->d_cols; j += nr)
+        b->g->tile(b->out + first * d_cols + (size_t)j, d_cols, b->p, b->v + (size_t)(j / nr) * b->v_panel, n_padded, true);
+}
+
+/* Writes out the rows of one head, summed in the panels from `from` on. A row that sees nothing is 0. */
+static void finish_rows(const struct kernels *k, const struct attention *a, const struct blocks *b, int from, int head, int first,
+                        int rows)
+{
+    const size_t d = (size_t)a->head_dim;
+    for (int i = 0; i < rows; i++) {
+        const size_t row = (size_t)(from * b->g->mr + i);
+        float *out = a->out + (size_t)(first + i) * (size_t)a->n_heads * d + (size_t)head * d;
+        memcpy(out, b->out + row * (size_t)b->d_cols, d * sizeof *out);
+        k->scale(out, b->total[row] > 0 ? 1.0f / b->total[row] : 0.0f, a->head_dim);
+    }
+}
+
+/* Positions from p on that are one block: up to the next multiple of `keys`, the end of the ring or `high`. */
+static int block_length(int p, int high, int capacity, int keys)
+{
+    return min_int(min_int(keys - p % keys, capacity - p % capacity), high - p);
+}
+
+/* A key head, the query heads that share it and a block of rows; the panels of one query head follow those of another. */
+static void rows_task(void *arg, int task, int thread)
+{
+    const struct attention_job *job = arg;
+    const struct attention *a = job->a;
+    const struct kernels *k = &job->c->k;
+    struct blocks b = job->blocks;
+    /* the last rows first: in a causal prompt they take longest */
+    const int key_head = task % a->n_kv_heads, first = (job->row_blocks - 1 - task / a->n_kv_heads) * job->block_rows;
+    const int rows = min_int(job->block_rows, a->rows - first), mr = b.g->mr, panels = (rows + mr - 1) / mr;
+    const int *lo = a->lo + first, *hi = a->hi + first;
+    int low = lo[0], high = hi[0];
+
+    lay_out(&b, job->c->scratch[thread], a->head_dim);
+    for (int i = 1; i < rows; i++) {
+        low = min_int(low, lo[i]);
+        high = max_int(high, hi[i]);
+    }
+    for (int i = 0; i < job->group; i++)
+        pack_queries(job, &b, i * panels, key_head * job->group + i, first, rows);
+    memset(b.out, 0, (size_t)(job->group * panels * mr) * (size_t)b.d_cols * sizeof *b.out);
+    for (int i = 0; i < job->group * panels * mr; i++) {
+        b.highest[i] = -INFINITY;
+        b.total[i] = 0;
+    }
+    for (int p = low, n; p < high; p += n) {
+        n = block_length(p, high, a->capacity, b.keys);
+        pack_keys_values(a, &b, key_head, p % a->capacity, n);
+        for (int i = 0; i < job->group * panels; i++) {
+            const int row = i % panels * mr;
+            attend_panel(k, &b, i, min_int(mr, rows - row), lo + row, hi + row, p, n);
+        }
+    }
+    for (int i = 0; i < job->group; i++)
+        finish_rows(k, a, &b, i * panels, key_head * job->group + i, first, rows);
+}
+
+/* One query row: a key head and the query heads that share it, by matrix times vector. */
+static void row_task(void *arg, int key_head, int thread)
+{
+    const struct attention_job *job = arg;
+    const struct attention *a = job->a;
+    const struct kernels *k = &job->c->k;
+    const size_t d = (size_t)a->head_dim, row_bytes = d * tensor_element_size(a->type);
+    const size_t head_bytes = (size_t)key_head * (size_t)a->capacity * row_bytes;
+    const size_t first_head = (size_t)key_head * (size_t)job->group;
+    const float *q = a->q + first_head * d;
+    float *scores = job->c->scratch[thread], *highest = scores + KEYS, *total = highest + job->group;
+    float *out = a->out + first_head * d;
+
+    for (int i = 0; i < job->group; i++) {
+        highest[i] = -INFINITY;
+        total[i] = 0;
+    }
+    memset(out, 0, (size_t)job->group * d * sizeof *out);
+    for (int p = a->lo[0], n; p < a->hi[0]; p += n) {
+        n = block_length(p, a->hi[0], a->capacity, KEYS);
+        const size_t at = head_bytes + (size_t)(p % a->capacity) * row_bytes;
+        for (int i = 0; i < job->group; i++) {
+            k->gemv[a->type](scores, (const uint8_t *)a->k + at, row_bytes, n, a->head_dim, q + (size_t)i * d);
+            k->scale(scores, a->scale, n);
+            soften_row(k, scores, n, 0, n, out + (size_t)i * d, a->head_dim, &highest[i], &total[i]);
+            k->weighted_rows[a->type](out + (size_t)i * d, scores, (const uint8_t *)a->v + at, row_bytes, n, a->head_dim);
+        }
+    }
+    for (int i = 0; i < job->group; i++)
+        k->scale(out + (size_t)i * d, total[i] > 0 ? 1.0f / total[i] : 0.0f, a->head_dim);
+}
+
+/* Blocks that fit into the second-level cache: fewer queries first, since fewer keys are less work for each packed query; the
+ * number of keys is settled by head_dim alone, because it decides the order of summation. */
+static void plan_blocks(struct attention_job *job)
+{
+    struct blocks *b = &job->blocks;
+    const int mr = b->g->mr, row_panels = (job->a->rows + mr - 1) / mr;
+    int panels = min_int(max_int(QUERY_PANELS / job->group, 1), row_panels);
+
+    b->keys = KEYS;
+    b->panels = job->group;
+    while (b->keys > b->g->nr && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
+        b->keys /= 2;
+    b->panels = panels * job->group;
+    while (panels > 1 && lay_out(b, NULL, job->a->head_dim) > job->c->l2_bytes) {
+        panels = (panels + 1) / 2;
+        b->panels = panels * job->group;
+    }
+    job->block_rows = panels * mr;
+    job->row_blocks = (job->a->rows + job->block_rows - 1) / job->block_rows;
+}
+
+void compute_attention(const struct compute *c, const struct attention *a)
+{
+    /* the fastest product there is: bf16 where the processor multiplies it, else float32 */
+    struct attention_job job = {.c = c, .a = a, .blocks = {.g = c->k.gemm[TENSOR_BF16]}, .group = a->n_heads / a->n_kv_heads};
+    if (a->rows == 1) {
+        pool_run(c->pool, row_task, &job, a->n_kv_heads);
+        return;
+    }
+    plan_blocks(&job);
+    pool_run(c->pool, rows_task, &job, job.row_blocks * a->n_kv_heads);
+}

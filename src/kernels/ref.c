@@ -1,0 +1,333 @@
+/* The kernels in portable C: the reference that every other instruction set is tested against, and what runs where there is
+ * nothing better. Loops run over independent outputs or partial sums, so a compiler vectorises them without reordering. */
+#include "kernels/kernels.h"
+
+#include "base/half.h"
+
+#include <math.h>
+
+enum { MR = 4, NR = 8, CHUNK = 256, SUMS = 16 };
+
+typedef void to_float_fn(float *out, const void *in, int n);
+
+static void to_float_f32(float *out, const void *in, int n)
+{
+    memcpy(out, in, (size_t)n * sizeof *out);
+}
+
+static uint16_t load_u16(const void *in, int i)
+{
+    uint16_t bits; /* weights may lie at any address */
+    memcpy(&bits, (const uint8_t *)in + (size_t)i * sizeof bits, sizeof bits);
+    return bits;
+}
+
+static void to_float_f16(float *out, const void *in, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = f16_to_float(load_u16(in, i));
+}
+
+static void to_float_bf16(float *out, const void *in, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = bf16_to_float(load_u16(in, i));
+}
+
+static void from_float_f32(void *out, const float *in, int n)
+{
+    memcpy(out, in, (size_t)n * sizeof *in);
+}
+
+static void from_float_f16(void *out, const float *in, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const uint16_t bits = f16_from_float(in[i]);
+        memcpy((uint8_t *)out + (size_t)i * sizeof bits, &bits, sizeof bits);
+    }
+}
+
+static void from_float_bf16(void *out, const float *in, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const uint16_t bits = bf16_from_float(in[i]);
+        memcpy((uint8_t *)out + (size_t)i * sizeof bits, &bits, sizeof bits);
+    }
+}
+
+/* ---- matrix product: panels are float32, [k][MR] and [k][NR] ---- */
+
+static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
+{
+    float *out = panel;
+    memset(out, 0, (size_t)MR * (size_t)k * sizeof *out);
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < k; i++)
+            out[(size_t)i * MR + (size_t)r] = x[(size_t)r * stride + (size_t)i];
+}
+
+static void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, to_float_fn *to_float, size_t element)
+{
+    float *out = panel, buffer[CHUNK];
+    memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
+        for (int start = 0; start < k; start += CHUNK) {
+            const int n = k - start < CHUNK ? k - start : CHUNK;
+            to_float(buffer, row + (size_t)start * element, n);
+            for (int i = 0; i < n; i++)
+                out[(size_t)(start + i) * NR + (size_t)r] = buffer[i];
+        }
+    }
+}
+
+static void pack_w_f32(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, to_float_f32, 4);
+}
+
+static void pack_w_f16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, to_float_f16, 2);
+}
+
+static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, to_float_bf16, 2);
+}
+
+static void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols, to_float_fn *to_float)
+{
+    float *out = panel;
+    memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
+    for (int i = 0; i < k; i++)
+        to_float(out + (size_t)i * NR, (const uint8_t *)w + (size_t)i * row_bytes, cols);
+}
+
+static void pack_w_transposed_f32(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_f32);
+}
+
+static void pack_w_transposed_f16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_f16);
+}
+
+static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_bf16);
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    const float *x = x_panel, *w = w_panel;
+    float sum[MR][NR] = {{0}};
+    for (int p = 0; p < k; p++, x += MR, w += NR)
+        for (int i = 0; i < MR; i++)
+            for (int j = 0; j < NR; j++)
+                sum[i][j] += x[i] * w[j];
+    for (int i = 0; i < MR; i++, c += c_stride)
+        for (int j = 0; j < NR; j++)
+            c[j] = accumulate ? c[j] + sum[i][j] : sum[i][j];
+}
+
+static const struct gemm gemm_float = {
+    .mr = MR,
+    .nr = NR,
+    .k_step = 1,
+    .element = sizeof(float),
+    .pack_x = pack_x,
+    .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
+    .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
+                          [TENSOR_F16] = pack_w_transposed_f16,
+                          [TENSOR_BF16] = pack_w_transposed_bf16},
+    .tile = tile,
+};
+
+/* ---- matrix times vector ---- */
+
+/* sums[j] += the products of every SUMS-th element from j on */
+static void dot_chunk(float sums[SUMS], const float *a, const float *b, int n)
+{
+    int i = 0;
+    for (; i + SUMS <= n; i += SUMS)
+        for (int j = 0; j < SUMS; j++)
+            sums[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < n; i++, j++)
+        sums[j] += a[i] * b[i];
+}
+
+static float total(const float sums[SUMS])
+{
+    float sum = 0;
+    for (int j = 0; j < SUMS; j++)
+        sum += sums[j];
+    return sum;
+}
+
+static void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x, to_float_fn *to_float,
+                 size_t element)
+{
+    float buffer[CHUNK];
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
+        float sums[SUMS] = {0};
+        for (int start = 0; start < cols; start += CHUNK) {
+            const int n = cols - start < CHUNK ? cols - start : CHUNK;
+            to_float(buffer, row + (size_t)start * element, n);
+            dot_chunk(sums, buffer, x + start, n);
+        }
+        out[r] = total(sums);
+    }
+}
+
+static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, to_float_f32, 4);
+}
+
+static void gemv_f16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, to_float_f16, 2);
+}
+
+static void gemv_bf16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, to_float_bf16, 2);
+}
+
+static void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols, to_float_fn *to_float,
+                          size_t element)
+{
+    float buffer[CHUNK];
+    for (int r = 0; r < rows; r++) {
+        const uint8_t *row = (const uint8_t *)v + (size_t)r * row_bytes;
+        for (int start = 0; start < cols; start += CHUNK) {
+            const int n = cols - start < CHUNK ? cols - start : CHUNK;
+            to_float(buffer, row + (size_t)start * element, n);
+            for (int i = 0; i < n; i++)
+                out[start + i] += p[r] * buffer[i];
+        }
+    }
+}
+
+static void weighted_rows_f32(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_f32, 4);
+}
+
+static void weighted_rows_f16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_f16, 2);
+}
+
+static void weighted_rows_bf16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_bf16, 2);
+}
+
+/* ---- rows ---- */
+
+static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
+{
+    float sums[SUMS] = {0};
+    dot_chunk(sums, x, x, n);
+    const float factor = 1.0f / sqrtf(total(sums) / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        out[i] = x[i] * factor * weight[i];
+}
+
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, int n, float eps)
+{
+    double sum = 0, squares = 0;
+    for (int i = 0; i < n; i++)
+        sum += (double)x[i];
+    const float mean = (float)(sum / n);
+    for (int i = 0; i < n; i++)
+        squares += (double)(x[i] - mean) * (double)(x[i] - mean);
+    const float factor = 1.0f / sqrtf((float)(squares / n) + eps);
+    for (int i = 0; i < n; i++)
+        out[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+}
+
+static float gelu_tanh(float x)
+{
+    const float sqrt_2_over_pi = 0.7978845608028654f;
+    return 0.5f * x * (1.0f + tanhf(sqrt_2_over_pi * (x + 0.044715f * x * x * x)));
+}
+
+static void gelu(float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = gelu_tanh(x[i]);
+}
+
+static void gelu_multiply(float *out, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = gelu_tanh(gate[i]) * up[i];
+}
+
+static void add(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] += y[i];
+}
+
+static void scale(float *x, float s, int n)
+{
+    for (int i = 0; i < n; i++)
+        x[i] *= s;
+}
+
+static float exp_sum(float *x, float max, int n)
+{
+    float sums[SUMS] = {0};
+    for (int i = 0; i < n; i++) {
+        x[i] = expf(x[i] - max);
+        sums[i % SUMS] += x[i];
+    }
+    return total(sums);
+}
+
+static float max(const float *x, int n)
+{
+    float best = -INFINITY;
+    for (int i = 0; i < n; i++)
+        best = x[i] > best ? x[i] : best;
+    return best;
+}
+
+static void rope(float *x, const float *cosine, const float *sine, int n)
+{
+    float *low = x, *high = x + n / 2;
+    for (int i = 0; i < n / 2; i++) {
+        const float a = low[i], b = high[i];
+        low[i] = a * cosine[i] - b * sine[i];
+        high[i] = b * cosine[i] + a * sine[i];
+    }
+}
+
+void kernels_init_ref(struct kernels *k)
+{
+    *k = (struct kernels){
+        .isa = ISA_NONE,
+        .gemm = {&gemm_float, &gemm_float, &gemm_float},
+        .gemv = {[TENSOR_F32] = gemv_f32, [TENSOR_F16] = gemv_f16, [TENSOR_BF16] = gemv_bf16},
+        .weighted_rows = {[TENSOR_F32] = weighted_rows_f32,
+                          [TENSOR_F16] = weighted_rows_f16,
+                          [TENSOR_BF16] = weighted_rows_bf16},
+        .rms_norm = rms_norm,
+        .layer_norm = layer_norm,
+        .gelu = gelu,
+        .gelu_multiply = gelu_multiply,
+        .add = add,
+        .scale = scale,
+        .exp_sum = exp_sum,
+        .max = max,
+        .rope = rope,
+        .to_float = {[TENSOR_F32] = to_float_f32, [TENSOR_F16] = to_float_f16, [TENSOR_BF16] = to_float_bf16},
+        .from_float = {[TENSOR_F32] = from_float_f32, [TENSOR_F16] = from_float_f16, [TENSOR_BF16] = from_float_bf16},
+    };
+}

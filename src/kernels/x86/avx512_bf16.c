@@ -1,0 +1,160 @@
+/* AVX-512 BF16: products of bf16 weights with x rounded to bf16, two at a time, summed in float32. */
+#include "kernels/kernels.h"
+#include "kernels/x86/transpose16.h"
+
+/* Panels hold pairs of columns: [k / 2][TILE_ROWS][2] and [k / 2][TILE_COLS][2]. */
+enum { LANES = 16, TILE_ROWS = 14, TILE_COLS = 2 * LANES, PAIR = 2 };
+
+/* 32 values of a row, of which n are there; the others 0. */
+typedef __m512i load_fn(const uint8_t *row, int i, int n);
+
+static inline __mmask32 mask_of(int n)
+{
+    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
+}
+
+static inline __m512i round_pairs(__m512 low, __m512 high)
+{
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+static inline __m512i load_f32(const uint8_t *row, int i, int n)
+{
+    const __mmask32 mask = mask_of(n);
+    const uint8_t *at = row + (size_t)i * 4;
+    return round_pairs(_mm512_maskz_loadu_ps((__mmask16)mask, at), _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), at + 64));
+}
+
+static inline __m512i load_f16(const uint8_t *row, int i, int n)
+{
+    const __m512i bits = _mm512_maskz_loadu_epi16(mask_of(n), row + (size_t)i * 2);
+    return round_pairs(_mm512_cvtph_ps(_mm512_castsi512_si256(bits)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1)));
+}
+
+static inline __m512i load_bf16(const uint8_t *row, int i, int n)
+{
+    return _mm512_maskz_loadu_epi16(mask_of(n), row + (size_t)i * 2);
+}
+
+/* The pairs of columns i .. i + 31 of 16 rows: block[p] holds pair p of each. */
+static inline __attribute__((always_inline)) void load_block(__m512 block[LANES], const uint8_t *rows, size_t row_bytes, int n_rows,
+                                                             int i, int n, load_fn *load)
+{
+    for (int r = 0; r < LANES; r++)
+        block[r] = r < n_rows ? _mm512_castsi512_ps(load(rows + (size_t)r * row_bytes, i, n)) : _mm512_setzero_ps();
+    vec_transpose(block);
+}
+
+static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
+{
+    uint32_t *out = panel;
+    for (int i = 0; i < k; i += PAIR * LANES) {
+        __m512 block[LANES];
+        load_block(block, (const uint8_t *)x, stride * sizeof *x, rows, i, k - i, load_f32);
+        for (int p = 0; p < LANES && i + PAIR * p < k; p++, out += TILE_ROWS)
+            _mm512_mask_storeu_ps(out, (1u << TILE_ROWS) - 1, block[p]);
+    }
+}
+
+static inline __attribute__((always_inline)) void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k,
+                                                         load_fn *load)
+{
+    for (int first = 0; first < TILE_COLS; first += LANES) {
+        uint32_t *out = (uint32_t *)panel + first;
+        for (int i = 0; i < k; i += PAIR * LANES) {
+            __m512 block[LANES];
+            load_block(block, (const uint8_t *)w + (size_t)first * row_bytes, row_bytes, rows - first, i, k - i, load);
+            for (int p = 0; p < LANES && i + PAIR * p < k; p++, out += TILE_COLS)
+                _mm512_storeu_ps(out, block[p]);
+        }
+    }
+}
+
+static void pack_w_f32(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, load_f32);
+}
+
+static void pack_w_f16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, load_f16);
+}
+
+static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, load_bf16);
+}
+
+static inline __attribute__((always_inline)) void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols,
+                                                                    load_fn *load)
+{
+    /* the order in which the 32 values of two rows interleave: 0 of the first, 0 of the second, 1 of the first ... */
+    static const uint16_t low[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+                                     8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+    const __m512i first_half = _mm512_loadu_si512(low), second_half = _mm512_add_epi16(first_half, _mm512_set1_epi16(16));
+    uint32_t *out = panel;
+    for (int i = 0; i < k; i += PAIR, out += TILE_COLS) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)i * row_bytes;
+        const __m512i even = load(row, 0, cols), odd = i + 1 < k ? load(row + row_bytes, 0, cols) : _mm512_setzero_si512();
+        _mm512_storeu_si512(out, _mm512_permutex2var_epi16(even, first_half, odd));
+        _mm512_storeu_si512(out + LANES, _mm512_permutex2var_epi16(even, second_half, odd));
+    }
+}
+
+static void pack_w_transposed_f32(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, load_f32);
+}
+
+static void pack_w_transposed_f16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, load_f16);
+}
+
+static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, load_bf16);
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    const int32_t *x = x_panel;
+    const uint8_t *w = w_panel;
+    __m512 sum[TILE_ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS; i++)
+        sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+
+    for (int p = 0; p < k; p += PAIR, x += TILE_ROWS, w += PAIR * TILE_COLS * sizeof(uint16_t)) {
+        const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w), w1 = (__m512bh)_mm512_loadu_si512(w + 64);
+#pragma GCC unroll 16
+        for (int i = 0; i < TILE_ROWS; i++) {
+            const __m512bh xi = (__m512bh)_mm512_set1_epi32(x[i]);
+            sum[i][0] = _mm512_dpbf16_ps(sum[i][0], xi, w0);
+            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], xi, w1);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS; i++, c += c_stride) {
+        _mm512_storeu_ps(c, accumulate ? _mm512_add_ps(_mm512_loadu_ps(c), sum[i][0]) : sum[i][0]);
+        _mm512_storeu_ps(c + LANES, accumulate ? _mm512_add_ps(_mm512_loadu_ps(c + LANES), sum[i][1]) : sum[i][1]);
+    }
+}
+
+static const struct gemm gemm_bf16 = {
+    .mr = TILE_ROWS,
+    .nr = TILE_COLS,
+    .k_step = PAIR,
+    .element = sizeof(uint16_t),
+    .pack_x = pack_x,
+    .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
+    .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
+                          [TENSOR_F16] = pack_w_transposed_f16,
+                          [TENSOR_BF16] = pack_w_transposed_bf16},
+    .tile = tile,
+};
+
+void kernels_init_avx512_bf16(struct kernels *k)
+{
+    k->gemm[TENSOR_BF16] = &gemm_bf16;
+}

@@ -1,0 +1,453 @@
+/* The kernels of an instruction set with vectors of floats, written once. A file that includes this defines first:
+ *
+ *   LANES, vec                      floats in a vector; its type
+ *   vec_zero vec_set                all lanes 0; all lanes one value
+ *   vec_load vec_store              LANES floats at any address
+ *   vec_load_part vec_store_part    the first n < LANES floats, nothing read or written beyond; missing lanes are 0
+ *   vec_load_f16 vec_load_f16_part vec_store_f16 vec_store_f16_part, and the same for bf16: the same with conversion
+ *   vec_keep                        the first n < LANES lanes, 0 in the others
+ *   vec_add sub mul div max min, vec_fma (a b + c), vec_fnma (c - a b), vec_round (to nearest whole)
+ *   vec_scale2                      a * 2^n for whole n >= -127 (0 or a subnormal below 2^-126), infinity for n = 128
+ *   vec_sum vec_highest             over the lanes
+ *   vec_transpose                   LANES vectors as a square matrix, in place
+ *   TILE_ROWS                       of the product: TILE_ROWS x 2 vectors of sums, within the registers
+ *
+ * and ends with kernels_override(). */
+#include "kernels/kernels.h"
+
+#include <math.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+enum {
+    TILE_COLS = 2 * LANES,
+    DOT_ROWS = 4,         /* rows of a matrix times vector at a time: enough loads in flight, each element of x used four times */
+    PREFETCH_BYTES = 1024 /* ahead in each row: the processor's own prefetching stops at the end of a page */
+};
+
+/* How the rows of a matrix of one type are read and written. Known where it is used, so each kernel gets its own code. */
+struct format {
+    size_t element;
+    vec (*load)(const void *);
+    vec (*load_part)(const void *, int n);
+    void (*store)(void *, vec);
+    void (*store_part)(void *, vec, int n);
+};
+
+static const struct format format_f32 = {4, vec_load, vec_load_part, vec_store, vec_store_part};
+static const struct format format_f16 = {2, vec_load_f16, vec_load_f16_part, vec_store_f16, vec_store_f16_part};
+static const struct format format_bf16 = {2, vec_load_bf16, vec_load_bf16_part, vec_store_bf16, vec_store_bf16_part};
+
+/* Elements i.. of a row of n, as many as there are. */
+static ALWAYS_INLINE vec load_at(const struct format *f, const void *row, int i, int n)
+{
+    const uint8_t *from = (const uint8_t *)row + (size_t)i * f->element;
+    return n - i >= LANES ? f->load(from) : f->load_part(from, n - i);
+}
+
+static ALWAYS_INLINE void store_at(const struct format *f, void *row, vec value, int i, int n)
+{
+    uint8_t *to = (uint8_t *)row + (size_t)i * f->element;
+    if (n - i >= LANES)
+        f->store(to, value);
+    else
+        f->store_part(to, value, n - i);
+}
+
+/* ---- matrix product: panels are float32, [k][TILE_ROWS] and [k][TILE_COLS] ---- */
+
+static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
+{
+    float *out = panel, *end = out + (size_t)TILE_ROWS * (size_t)k;
+    for (int i = 0; i < k; i += LANES) {
+        vec block[LANES];
+        for (int r = 0; r < LANES; r++)
+            block[r] = r < rows ? load_at(&format_f32, x + (size_t)r * stride, i, k) : vec_zero();
+        vec_transpose(block);
+        for (int j = 0; j < LANES && i + j < k; j++, out += TILE_ROWS) {
+            if (out + LANES <= end) /* what reaches over into the next column is overwritten by it */
+                vec_store(out, block[j]);
+            else
+                vec_store_part(out, block[j], TILE_ROWS);
+        }
+    }
+}
+
+static ALWAYS_INLINE void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, const struct format *f)
+{
+    for (int first = 0; first < TILE_COLS; first += LANES) {
+        float *out = (float *)panel + first;
+        for (int i = 0; i < k; i += LANES) {
+            vec block[LANES];
+            for (int r = 0; r < LANES; r++)
+                block[r] = first + r < rows ? load_at(f, (const uint8_t *)w + (size_t)(first + r) * row_bytes, i, k) : vec_zero();
+            vec_transpose(block);
+            for (int j = 0; j < LANES && i + j < k; j++, out += TILE_COLS)
+                vec_store(out, block[j]);
+        }
+    }
+}
+
+static void pack_w_f32(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, &format_f32);
+}
+
+static void pack_w_f16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, &format_f16);
+}
+
+static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, int k)
+{
+    pack_w(panel, w, row_bytes, rows, k, &format_bf16);
+}
+
+static ALWAYS_INLINE void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols, const struct format *f)
+{
+    float *out = panel;
+    for (int i = 0; i < k; i++, out += TILE_COLS) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)i * row_bytes;
+        vec_store(out, load_at(f, row, 0, cols));
+        vec_store(out + LANES, cols > LANES ? load_at(f, row, LANES, cols) : vec_zero());
+    }
+}
+
+static void pack_w_transposed_f32(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, &format_f32);
+}
+
+static void pack_w_transposed_f16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, &format_f16);
+}
+
+static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes, int k, int cols)
+{
+    pack_w_transposed(panel, w, row_bytes, k, cols, &format_bf16);
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    const float *x = x_panel, *w = w_panel;
+    vec sum[TILE_ROWS][2];
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS; i++)
+        sum[i][0] = sum[i][1] = vec_zero();
+
+    for (int p = 0; p < k; p++, x += TILE_ROWS, w += TILE_COLS) {
+        const vec w0 = vec_load(w), w1 = vec_load(w + LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < TILE_ROWS; i++) {
+            const vec xi = vec_set(x[i]);
+            sum[i][0] = vec_fma(xi, w0, sum[i][0]);
+            sum[i][1] = vec_fma(xi, w1, sum[i][1]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < TILE_ROWS; i++, c += c_stride) {
+        vec_store(c, accumulate ? vec_add(vec_load(c), sum[i][0]) : sum[i][0]);
+        vec_store(c + LANES, accumulate ? vec_add(vec_load(c + LANES), sum[i][1]) : sum[i][1]);
+    }
+}
+
+static const struct gemm gemm_float = {
+    .mr = TILE_ROWS,
+    .nr = TILE_COLS,
+    .k_step = 1,
+    .element = sizeof(float),
+    .pack_x = pack_x,
+    .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
+    .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
+                          [TENSOR_F16] = pack_w_transposed_f16,
+                          [TENSOR_BF16] = pack_w_transposed_bf16},
+    .tile = tile,
+};
+
+/* ---- matrix times vector ---- */
+
+/* Dot products of n rows with x. Each row is summed in the same order whatever n is. */
+static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_bytes, int n, int cols, const float *x,
+                                   const struct format *f)
+{
+    vec sum[DOT_ROWS][2];
+#pragma GCC unroll 4
+    for (int r = 0; r < n; r++)
+        sum[r][0] = sum[r][1] = vec_zero();
+
+    int i = 0;
+    for (; i + 2 * LANES <= cols; i += 2 * LANES) {
+        const vec x0 = vec_load(x + i), x1 = vec_load(x + i + LANES);
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++) {
+            const uint8_t *at = w + (size_t)r * row_bytes + (size_t)i * f->element;
+            __builtin_prefetch(at + PREFETCH_BYTES);
+            sum[r][0] = vec_fma(f->load(at), x0, sum[r][0]);
+            sum[r][1] = vec_fma(f->load(at + LANES * f->element), x1, sum[r][1]);
+        }
+    }
+    for (; i < cols; i += LANES) {
+        const vec xi = load_at(&format_f32, x, i, cols);
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++)
+            sum[r][0] = vec_fma(load_at(f, w + (size_t)r * row_bytes, i, cols), xi, sum[r][0]);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < n; r++)
+        out[r] = vec_sum(vec_add(sum[r][0], sum[r][1]));
+}
+
+static ALWAYS_INLINE void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x,
+                               const struct format *f)
+{
+    const uint8_t *row = w;
+    int r = 0;
+    for (; r + DOT_ROWS <= rows; r += DOT_ROWS, row += DOT_ROWS * row_bytes)
+        dot_rows(out + r, row, row_bytes, DOT_ROWS, cols, x, f);
+    for (; r < rows; r++, row += row_bytes)
+        dot_rows(out + r, row, row_bytes, 1, cols, x, f);
+}
+
+static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, &format_f32);
+}
+
+static void gemv_f16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, &format_f16);
+}
+
+static void gemv_bf16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+{
+    gemv(out, w, row_bytes, rows, cols, x, &format_bf16);
+}
+
+static ALWAYS_INLINE void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols,
+                                        const struct format *f)
+{
+    enum { VECTORS = 8 }; /* columns at a time, summed in registers over all rows */
+    int i = 0;
+    for (; i + VECTORS * LANES <= cols; i += VECTORS * LANES) {
+        const uint8_t *at = (const uint8_t *)v + (size_t)i * f->element;
+        vec sum[VECTORS];
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++)
+            sum[j] = vec_load(out + i + j * LANES);
+        for (int r = 0; r < rows; r++, at += row_bytes) {
+            const vec weight = vec_set(p[r]);
+#pragma GCC unroll 8
+            for (int j = 0; j < VECTORS; j++)
+                sum[j] = vec_fma(weight, f->load(at + (size_t)(j * LANES) * f->element), sum[j]);
+        }
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++)
+            vec_store(out + i + j * LANES, sum[j]);
+    }
+    for (; i < cols; i += LANES) {
+        vec sum = load_at(&format_f32, out, i, cols);
+        for (int r = 0; r < rows; r++)
+            sum = vec_fma(vec_set(p[r]), load_at(f, (const uint8_t *)v + (size_t)r * row_bytes, i, cols), sum);
+        store_at(&format_f32, out, sum, i, cols);
+    }
+}
+
+static void weighted_rows_f32(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, &format_f32);
+}
+
+static void weighted_rows_f16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, &format_f16);
+}
+
+static void weighted_rows_bf16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
+{
+    weighted_rows(out, p, v, row_bytes, rows, cols, &format_bf16);
+}
+
+/* ---- rows ---- */
+
+/* e^x within 1 ulp; 0 below -88, infinity above 88.3. x = n ln 2 + r with |r| <= ln 2 / 2, e^r = 1 + r + r^2 p(r), where p is
+ * the minimax polynomial for the relative error of e^r (3.1e-9). */
+static ALWAYS_INLINE vec exponential(vec x)
+{
+    x = vec_max(vec_set(-88.0f), vec_min(vec_set(89.0f), x)); /* this order keeps a NaN */
+    const vec n = vec_round(vec_mul(x, vec_set(0x1.715476p+0f)));
+    const vec r = vec_fnma(n, vec_set(-0x1.05c610p-29f), vec_fnma(n, vec_set(0x1.62e430p-1f), x));
+    vec p = vec_set(0x1.6a23d0p-10f);
+    p = vec_fma(p, r, vec_set(0x1.123a20p-7f));
+    p = vec_fma(p, r, vec_set(0x1.5558f2p-5f));
+    p = vec_fma(p, r, vec_set(0x1.555492p-3f));
+    p = vec_fma(p, r, vec_set(0x1.fffffcp-2f));
+    p = vec_fma(vec_mul(r, r), p, r);
+    return vec_scale2(vec_add(p, vec_set(1.0f)), n);
+}
+
+/* 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u)) */
+static ALWAYS_INLINE vec gelu_tanh(vec x)
+{
+    const float twice_sqrt_2_over_pi = 1.5957691216057308f;
+    const vec cubic = vec_fma(vec_mul(x, x), vec_set(-twice_sqrt_2_over_pi * 0.044715f), vec_set(-twice_sqrt_2_over_pi));
+    return vec_div(x, vec_add(vec_set(1.0f), exponential(vec_mul(x, cubic))));
+}
+
+static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
+{
+    vec sum[4] = {vec_zero(), vec_zero(), vec_zero(), vec_zero()};
+    for (int i = 0, j = 0; i < n; i += LANES, j = (j + 1) % 4) {
+        const vec v = load_at(&format_f32, x, i, n);
+        sum[j] = vec_fma(v, v, sum[j]);
+    }
+    const float squares = vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3])));
+    const vec factor = vec_set(1.0f / sqrtf(squares / (float)n + eps));
+    for (int i = 0; i < n; i += LANES) {
+        const vec v = vec_mul(load_at(&format_f32, x, i, n), factor);
+        store_at(&format_f32, out, vec_mul(v, load_at(&format_f32, weight, i, n)), i, n);
+    }
+}
+
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, int n, float eps)
+{
+    vec sum[2] = {vec_zero(), vec_zero()}, squares[2] = {vec_zero(), vec_zero()};
+    for (int i = 0, j = 0; i < n; i += LANES, j ^= 1)
+        sum[j] = vec_add(sum[j], load_at(&format_f32, x, i, n));
+    const vec mean = vec_set(vec_sum(vec_add(sum[0], sum[1])) / (float)n);
+    for (int i = 0, j = 0; i < n; i += LANES, j ^= 1) {
+        const vec v = vec_sub(load_at(&format_f32, x, i, n), mean), v_kept = n - i >= LANES ? v : vec_keep(v, n - i);
+        squares[j] = vec_fma(v_kept, v_kept, squares[j]);
+    }
+    const vec factor = vec_set(1.0f / sqrtf(vec_sum(vec_add(squares[0], squares[1])) / (float)n + eps));
+    for (int i = 0; i < n; i += LANES) {
+        const vec v = vec_mul(vec_sub(load_at(&format_f32, x, i, n), mean), factor);
+        store_at(&format_f32, out, vec_fma(v, load_at(&format_f32, weight, i, n), load_at(&format_f32, bias, i, n)), i, n);
+    }
+}
+
+static void gelu(float *x, int n)
+{
+    for (int i = 0; i < n; i += LANES)
+        store_at(&format_f32, x, gelu_tanh(load_at(&format_f32, x, i, n)), i, n);
+}
+
+static void gelu_multiply(float *out, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i += LANES) {
+        const vec v = gelu_tanh(load_at(&format_f32, gate, i, n));
+        store_at(&format_f32, out, vec_mul(v, load_at(&format_f32, up, i, n)), i, n);
+    }
+}
+
+static void add(float *x, const float *y, int n)
+{
+    for (int i = 0; i < n; i += LANES)
+        store_at(&format_f32, x, vec_add(load_at(&format_f32, x, i, n), load_at(&format_f32, y, i, n)), i, n);
+}
+
+static void scale(float *x, float s, int n)
+{
+    for (int i = 0; i < n; i += LANES)
+        store_at(&format_f32, x, vec_mul(load_at(&format_f32, x, i, n), vec_set(s)), i, n);
+}
+
+static float exp_sum(float *x, float max, int n)
+{
+    const vec shift = vec_set(max);
+    vec sum[2] = {vec_zero(), vec_zero()};
+    int i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        const vec a = exponential(vec_sub(vec_load(x + i), shift)), b = exponential(vec_sub(vec_load(x + i + LANES), shift));
+        vec_store(x + i, a);
+        vec_store(x + i + LANES, b);
+        sum[0] = vec_add(sum[0], a);
+        sum[1] = vec_add(sum[1], b);
+    }
+    for (; i < n; i += LANES) {
+        const vec a = exponential(vec_sub(load_at(&format_f32, x, i, n), shift));
+        store_at(&format_f32, x, a, i, n);
+        sum[0] = vec_add(sum[0], n - i >= LANES ? a : vec_keep(a, n - i));
+    }
+    return vec_sum(vec_add(sum[0], sum[1]));
+}
+
+static float max(const float *x, int n)
+{
+    const vec lowest = vec_set(-INFINITY);
+    vec best[2] = {lowest, lowest};
+    int i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES) {
+        best[0] = vec_max(best[0], vec_load(x + i));
+        best[1] = vec_max(best[1], vec_load(x + i + LANES));
+    }
+    float highest = vec_highest(vec_max(best[0], best[1]));
+    for (; i < n; i++)
+        highest = x[i] > highest ? x[i] : highest;
+    return highest;
+}
+
+static void rope(float *x, const float *cosine, const float *sine, int n)
+{
+    const int half = n / 2;
+    float *low = x, *high = x + half;
+    for (int i = 0; i < half; i += LANES) {
+        const vec a = load_at(&format_f32, low, i, half), b = load_at(&format_f32, high, i, half);
+        const vec c = load_at(&format_f32, cosine, i, half), s = load_at(&format_f32, sine, i, half);
+        store_at(&format_f32, low, vec_fnma(b, s, vec_mul(a, c)), i, half);
+        store_at(&format_f32, high, vec_fma(a, s, vec_mul(b, c)), i, half);
+    }
+}
+
+/* ---- conversions ---- */
+
+static ALWAYS_INLINE void convert(void *out, const struct format *to, const void *in, const struct format *from, int n)
+{
+    for (int i = 0; i < n; i += LANES)
+        store_at(to, out, load_at(from, in, i, n), i, n);
+}
+
+static void to_float_f16(float *out, const void *in, int n)
+{
+    convert(out, &format_f32, in, &format_f16, n);
+}
+
+static void to_float_bf16(float *out, const void *in, int n)
+{
+    convert(out, &format_f32, in, &format_bf16, n);
+}
+
+static void from_float_f16(void *out, const float *in, int n)
+{
+    convert(out, &format_f16, in, &format_f32, n);
+}
+
+static void from_float_bf16(void *out, const float *in, int n)
+{
+    convert(out, &format_bf16, in, &format_f32, n);
+}
+
+static void kernels_override(struct kernels *k)
+{
+    for (int type = 0; type < TENSOR_TYPES; type++)
+        k->gemm[type] = &gemm_float;
+    k->gemv[TENSOR_F32] = gemv_f32;
+    k->gemv[TENSOR_F16] = gemv_f16;
+    k->gemv[TENSOR_BF16] = gemv_bf16;
+    k->weighted_rows[TENSOR_F32] = weighted_rows_f32;
+    k->weighted_rows[TENSOR_F16] = weighted_rows_f16;
+    k->weighted_rows[TENSOR_BF16] = weighted_rows_bf16;
+    k->rms_norm = rms_norm;
+    k->layer_norm = layer_norm;
+    k->gelu = gelu;
+    k->gelu_multiply = gelu_multiply;
+    k->add = add;
+    k->scale = scale;
+    k->exp_sum = exp_sum;
+    k->max = max;
+    k->rope = rope;
+    k->to_float[TENSOR_F16] = to_float_f16;
+    k->to_float[TENSOR_BF16] = to_float_bf16;
+    k->from_float[TENSOR_F16] = from_float_f16;
+    k->from_float[TENSOR_BF16] = from_float_bf16;
+}
