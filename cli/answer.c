@@ -42,6 +42,7 @@ struct stream {
     const struct answer_options *options;
     struct answer *answer;
     bool in_thinking; /* the thinking block is being shown */
+    size_t n_text;    /* bytes of the answer written so far */
 };
 
 static void end_thinking(struct stream *s)
@@ -66,8 +67,10 @@ static void write_token(struct stream *s, const struct ward_token *token)
         if (output_is_terminal())
             output_text("\033[2m");
     }
-    if (!token->thinking)
+    if (!token->thinking) {
         end_thinking(s);
+        s->n_text += strlen(token->text);
+    }
     output_untrusted(token->text);
     output_flush();
 }
@@ -98,7 +101,7 @@ static int on_token(void *user, const struct ward_token *token)
 static int on_progress(void *user, const char *stage, int done, int total)
 {
     (void)user;
-    progress_show(stage, done, total);
+    progress_show(stage, strcmp(stage, "image") == 0 ? done + 1 : done, total);
     return interrupt_pending();
 }
 
@@ -120,6 +123,9 @@ int answer_generate(ward_session *session, const struct conversation *conversati
         return rc;
     }
     if (options->stream) {
+        /* An answer cut within a character ends with what no token completed. */
+        if (stream.n_text < strlen(out->result.text))
+            output_untrusted(out->result.text + stream.n_text);
         output_text("\n");
         output_flush();
     }

@@ -100,7 +100,8 @@ static void open_editor(struct state *s, bool *continued)
     el_set(s->edit, EL_HIST, history, s->history);
     el_set(s->edit, EL_SIGNAL, 1); /* window size, stop and continue */
     el_set(s->edit, EL_GETCFN, read_character);
-    el_set(s->edit, EL_ADDFN, "ward-paste", "insert pasted text", insert_paste);
+    /* The wide form: el_set copies the names and loses the copies. */
+    el_wset(s->edit, EL_ADDFN, L"ward-paste", L"insert pasted text", insert_paste);
     el_set(s->edit, EL_BIND, "\\e[200~", "ward-paste", NULL);
     el_set(s->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
 }

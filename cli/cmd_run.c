@@ -35,7 +35,7 @@ const struct command command_run = {
         "  -i, --image FILE           JPEG or PNG; may be repeated\n"
         "      --pad                  pad images to a black square instead of stretching them\n"
         "      --system TEXT          instructions before the first question\n"
-        "      --messages FILE.json   a conversation in OpenAI's format, instead of PROMPT, -i and --system\n"
+        "      --messages FILE.json   a conversation in OpenAI's format, instead of PROMPT, -i, --system\n"
         "  -n, --max-tokens N         longest answer (200)\n"
         "      --ignore-eos           go on to N tokens, whatever the model says\n"
         "      --temp T               0 takes the likeliest token each time (0)\n"
@@ -201,6 +201,8 @@ static int answer_once(const struct run_options *o, const ward_model *model, war
     int rc = answer_generate(session, c, &o->answer, &answer, &err);
     if (rc == WARD_ECANCELLED)
         return EXIT_INTERRUPTED;
+    if (rc == WARD_ECONTEXT)
+        die("%s (--ctx N sets it)", err.text);
     if (rc)
         die_error(&err);
     if (o->json) {
@@ -243,8 +245,10 @@ static int run(int argc, char **argv)
     }
     double load_ms = clock_ms() - start;
     progress_clear();
-    if (rc)
-        die_error(&err);
+    if (rc) {
+        print_error("%s", err.text);
+        exit(rc == WARD_EINVAL ? EXIT_USAGE : EXIT_FAILED); /* an option's value that only the model can judge */
+    }
 
     int status;
     if (interactive) {

@@ -2,7 +2,7 @@
 #ifndef WARD_CLI_PROGRESS_H
 #define WARD_CLI_PROGRESS_H
 
-/* what: "image", "prefill", ...; total 0: without figures. */
+/* what: a word, "prefill"; total 0: without figures. */
 void progress_show(const char *what, int done, int total);
 void progress_clear(void);
 
