@@ -98,7 +98,7 @@ IMAGES = [("square56.png", "RGB", 56, 56), ("gray112.png", "L", 112, 112), ("wid
 
 def make_images():
     """Films of several sizes and kinds. The passes of resizing tall.png do not commute: Pillow 13 goes down first."""
-    folder = os.path.join(ROOT, "images")
+    folder = os.path.join(ROOT, "films")
     os.makedirs(folder, exist_ok=True)
     for name, mode, width, height in IMAGES:
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -306,8 +306,8 @@ def write_processor(folder, spec):
             "do_convert_rgb": None, "do_normalize": True, "do_pan_and_scan": None, "do_rescale": True,
             "do_resize": True, "image_mean": [0.5] * 3, "image_processor_type": "Gemma3ImageProcessor",
             "image_seq_length": tokens, "image_std": [0.5] * 3, "pan_and_scan_max_num_crops": None,
-            "pan_and_scan_min_crop_size": None, "pan_and_scan_min_ratio_to_activate": None, "processor_class": "Gemma3Processor",
-            "resample": 2, "rescale_factor": 1 / 255, "size": {"height": size, "width": size}})
+            "pan_and_scan_min_crop_size": None, "pan_and_scan_min_ratio_to_activate": None,
+            "processor_class": "Gemma3Processor", "resample": 2, "rescale_factor": 1 / 255, "size": {"height": size, "width": size}})
         write_json(folder, "processor_config.json", {"image_seq_length": tokens, "processor_class": "Gemma3Processor"})
 
 
@@ -381,7 +381,7 @@ class Writer:
 
 
 def image(name):
-    return {"type": "image_url", "image_url": {"url": f"images/{name}"}}
+    return {"type": "image_url", "image_url": {"url": f"films/{name}"}}
 
 
 def text(words):

@@ -3,8 +3,8 @@
 
     run.py WARD_BINARY [--filter TEXT]      TEXT is looked for in CHECKPOINT/CASE/KERNELS
 
-Every case of tests/vectors/models/*/golden.json is asked three times. The prompt ids must be equal each time, the greedy
-ids too, and the log-probabilities of float32's 20 likeliest tokens at every step must be within a limit:
+Every case of tests/vectors/models/*/golden.json is asked three times. The prompt ids must be equal each time, the
+greedy ids too, and the log-probabilities of float32's 20 likeliest tokens at every step must be within a limit:
 
     none   plain C, float32 throughout: within 0.005
     avx2   float32 inputs, float16 KV cache: within 0.05
