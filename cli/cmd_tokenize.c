@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int run(int argc, char **argv);
 
@@ -92,34 +93,29 @@ static int add_id(struct job *job, long long id, struct ward_error *err)
 }
 
 /* Writes the text of job->ids: as it is, or as a JSON string on a line. */
-static void write_text(const struct job *job)
+static int write_text(const struct job *job, struct ward_error *err)
 {
-    size_t room = decoder_room(job->tokenizer), n = 0, capacity = room;
-    char *text = must_realloc(NULL, capacity, 1);
-    struct decoder decoder = {0};
-    for (size_t i = 0; i <= job->ids.n; i++) {
-        if (capacity - n < room) {
-            capacity = 2 * capacity + room;
-            text = must_realloc(text, capacity, 1);
-        }
-        n += i < job->ids.n ? decoder_push(&decoder, job->tokenizer, job->ids.at[i], true, text + n)
-                            : decoder_finish(&decoder, text + n);
-    }
+    char *text;
+    size_t length;
+    int rc = tokenizer_decode(job->tokenizer, job->ids.at, job->ids.n, true, &text, &length, err);
+    if (rc)
+        return rc;
     if (!job->json) {
-        output_bytes(text, n);
+        output_bytes(text, length);
     } else {
         struct json_writer *w = json_writer_new(false);
-        size_t length = 0;
+        size_t n_line = 0;
         if (w)
-            json_write_string(w, NULL, text, n);
-        const char *line = w ? json_writer_text(w, &length) : NULL;
+            json_write_string(w, NULL, text, length);
+        const char *line = w ? json_writer_text(w, &n_line) : NULL;
         if (!line)
             die("out of memory");
-        output_bytes(line, length);
+        output_bytes(line, n_line);
         output_text("\n");
         json_writer_free(&w);
     }
     free(text);
+    return 0;
 }
 
 static int decode_plain(struct job *job, const char *text, size_t length, struct ward_error *err)
@@ -141,8 +137,7 @@ static int decode_plain(struct job *job, const char *text, size_t length, struct
             return rc;
         at = after;
     }
-    write_text(job);
-    return 0;
+    return write_text(job, err);
 }
 
 /* ---- JSON, a value on a line ------------------------------------------------------------------------------------- */
@@ -165,8 +160,7 @@ static int run_value(struct job *job, const struct json *value, const char *name
         if (rc)
             return rc;
     }
-    write_text(job);
-    return 0;
+    return write_text(job, err);
 }
 
 static int run_line(struct job *job, const char *line, size_t length, const char *name, struct ward_error *err)
@@ -201,6 +195,21 @@ static int run_lines(struct job *job, struct ward_error *err)
 }
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
+
+/* A folder need hold nothing but a tokenizer; any other name is that of a checkpoint in the cache. */
+static int open_tokenizer(struct tokenizer **out, const char *name, struct ward_error *err)
+{
+    struct stat st;
+    if (stat(name, &st) == 0 && S_ISDIR(st.st_mode))
+        return tokenizer_open(out, name, err);
+    char *folder;
+    int rc = model_locate(&folder, name, err);
+    if (rc)
+        return rc;
+    rc = tokenizer_open(out, folder, err);
+    free(folder);
+    return rc;
+}
 
 static int run_text(struct job *job, const char *given, struct ward_error *err)
 {
@@ -242,12 +251,7 @@ static int run(int argc, char **argv)
     if (!model_path)
         die_usage(&command_tokenize, "tokenize: which model? give its folder with -m");
 
-    char *folder;
-    int rc = model_locate(&folder, model_path, &err);
-    if (rc == 0) {
-        rc = tokenizer_open(&job.tokenizer, folder, &err);
-        free(folder);
-    }
+    int rc = open_tokenizer(&job.tokenizer, model_path, &err);
     if (rc)
         die_error(&err);
     if (bos && (job.bos = tokenizer_id(job.tokenizer, "<bos>")) < 0)
