@@ -102,7 +102,7 @@ static uint64_t avalanche(uint64_t x)
 }
 
 /* Two independent streams over the size and the pixels. Every step is a bijection of the state for a given word and of
- * the word for a given state, so images that differ in one word never collide, and others with a chance of about 2^-128. */
+ * the word for a given state, so images that differ in one word never collide; others do by a chance of 2^-128. */
 static void hash_pixels(struct ward_image *image)
 {
     const size_t n = (size_t)image->width * (size_t)image->height * 3;

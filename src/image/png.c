@@ -158,19 +158,18 @@ static int spread_palette(struct ward_image *out, struct png *png)
  * fewer significant bits (sBIT) fills the high bits, the low ones being zero or a repetition. Exporters that leave it
  * in the low bits are told apart: then no sample reaches above them, and some sample has bits where the specification's
  * dark image has none. Without sBIT the largest value is white. */
-static unsigned white_of_16_bits(const uint8_t *raw, size_t n, int significant, int *shift, unsigned *largest)
+static unsigned white_of_16_bits(const uint8_t *raw, size_t n, int significant, int *shift)
 {
-    unsigned all = 0;
-    *largest = 0;
+    unsigned all = 0, largest = 0;
     for (size_t i = 0; i < n; i++) {
         const unsigned value = (unsigned)raw[2 * i] << 8 | raw[2 * i + 1];
         all |= value;
-        if (value > *largest)
-            *largest = value;
+        if (value > largest)
+            largest = value;
     }
     *shift = 0;
     if (!significant)
-        return *largest;
+        return largest;
     const unsigned white = (1u << significant) - 1, low = (1u << (16 - significant)) - 1;
     if (all > white || !(all & low))
         *shift = 16 - significant;
@@ -186,8 +185,7 @@ static void spread_16_bits(struct ward_image *out, struct png *png)
     if (significant < 1 || significant > 16)
         significant = 0;
     int shift;
-    unsigned largest;
-    const unsigned white = white_of_16_bits(raw, n, significant, &shift, &largest);
+    const unsigned white = white_of_16_bits(raw, n, significant, &shift);
     for (size_t i = 0; i < n; i++) {
         const unsigned value = ((unsigned)raw[2 * i] << 8 | raw[2 * i + 1]) >> shift;
         const uint8_t scaled = white ? (uint8_t)((value * 255 + white / 2) / white) : 0;
@@ -195,7 +193,7 @@ static void spread_16_bits(struct ward_image *out, struct png *png)
     }
     if (!significant)
         snprintf(png->source->warning, sizeof png->source->warning,
-                 "16-bit grayscale without its depth (sBIT): scaled so that its largest value, %u, is white", largest);
+                 "16-bit grayscale that does not say its depth (sBIT): scaled so that its largest value is white");
 }
 
 /* ---- decoding ---------------------------------------------------------------------------------------------------- */
