@@ -2,6 +2,7 @@
 """The command line as a user runs it: test_cli.py WARD. Prints TAP; needs Python's standard library and the small checkpoints of
 tests/vectors/models."""
 import base64
+import glob
 import json
 import os
 import pty
@@ -646,7 +647,8 @@ def chat_on_a_terminal():
     assert "no command" in t.type("/nonsense\r")
     assert "2 <image> marks" in t.type("<image><image>\r")
     t.type("/clear\r")
-    assert "(0 cached)" in t.type("one\\\r", b"... ") + t.type("two\r", b"answer 8 tokens") or True
+    t.type("one\\\r", b"... ")
+    t.type("two\r", b"answer 8 tokens")
     t.wait(b">>> ")
     t.type(b"\x1b[200~pasted\rlines\x1b[201~", b"lines")
     t.type("\r", b"answer 8 tokens")
@@ -679,36 +681,23 @@ def terminal_output_is_tamed():
     equal(controls, set(), "control characters on a terminal")
 
 
-# ---- the demo checkpoint and the example ----------------------------------------------------------------------------
+# ---- the demo checkpoint --------------------------------------------------------------------------------------------
 
 @test
 def phantom_reports():
-    films = os.path.join(ROOT, "examples", "phantom")
-    if not os.path.isdir(PHANTOM) or not os.path.isdir(films):
-        raise Skip("models/phantom or examples/phantom is not here")
-    film = os.path.join(films, sorted(name for name in os.listdir(films) if name.endswith(".png"))[0])
+    films = sorted(glob.glob(os.path.join(ROOT, "examples", "*.png")))
+    if not films or not os.path.isdir(PHANTOM):
+        raise Skip("models/phantom or a film in examples is not here")
+    film = films[0]
     a = answer("-m", PHANTOM, "-i", film, QUESTION)
     equal(a["finish_reason"], "stop", "finish_reason")
     equal(succeeds("run", "-m", PHANTOM, "-i", film, QUESTION), a["text"] + "\n", "streamed text")
 
 
-@test
-def example_program_answers():
-    ask = os.path.join(os.path.dirname(WARD), "examples", "ask")
-    if not os.path.exists(ask):
-        raise Skip("examples/ask is not built")
-    done = subprocess.run([ask, SEES, IMAGE, QUESTION], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    equal((done.returncode, done.stderr), (0, b""), "status and stderr")
-    text, count = done.stdout.decode().rsplit("\n(", 1)
-    equal(text + "\n", succeeds("run", "-m", SEES, "-i", IMAGE, QUESTION), "text")
-    done = subprocess.run([ask, "absent", IMAGE, QUESTION], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    equal((done.returncode, done.stdout), (1, b""), "status and output of a failure")
-    assert done.stderr.startswith(b"ask: "), done.stderr
-
-
 def main():
     global scratch
     failures = 0
+    print(f"1..{len(tests)}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         for number, function in enumerate(tests, 1):
             name = function.__name__.replace("_", " ")
@@ -723,7 +712,6 @@ def main():
                 where = traceback.extract_tb(problem.__traceback__)
                 lines = [str(entry.lineno) for entry in where if entry.filename == __file__]
                 print(f"# {type(problem).__name__} at line {', '.join(lines)}: {problem}".replace("\n", "\n# "), flush=True)
-    print(f"1..{len(tests)}")
     return 1 if failures else 0
 
 
