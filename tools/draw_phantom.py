@@ -22,6 +22,15 @@ SIDES = ("right", "left")
 ZONES = ("upper", "middle", "lower")
 FINDINGS = ("opacity", "effusion", "pneumothorax", "heart", "nodules", "line")
 ZONE_Y = {"upper": 0.25, "middle": 0.44, "lower": 0.62}
+NOTHING = {"opacity": None, "effusion": None, "pneumothorax": None, "heart": "normal", "nodules": 0, "line": False}
+# The committed examples: file name -> (seed, findings). Little grain keeps the files small.
+EXAMPLES = {
+    "phantom-normal.png": (9001, {}),
+    "phantom-effusion.png": (9002, {"effusion": "left", "heart": "enlarged", "line": True}),
+    "phantom-pneumothorax.png": (9003, {"pneumothorax": "right", "opacity": ["left", "lower"]}),
+    "phantom-nodules.jpg": (9004, {"nodules": 3, "opacity": ["right", "upper"], "effusion": "left", "line": True}),
+}
+EXAMPLE_SIZE, EXAMPLE_GRAIN = (336, 384), 0.3
 GLYPH_R = ("11110", "10001", "10001", "11110", "10100", "10010", "10001")
 
 
@@ -38,7 +47,7 @@ def step(distance, softness):
 
 def pick_labels(rng):
     """Every finding in about half the films, independently; one film in sixteen shows nothing at all."""
-    labels = {"opacity": None, "effusion": None, "pneumothorax": None, "heart": "normal", "nodules": 0, "line": False}
+    labels = dict(NOTHING)
     if rng.random() < 1 / 16:
         return labels
     draw = rng.random(6) < 0.53
@@ -136,8 +145,8 @@ def draw_marker(film, x, y):
     film[inside & glyph[np.clip(row, 0, 6), np.clip(column, 0, 4)]] = 0.93
 
 
-def draw_film(seed, width=448, height=512, labels=None):
-    """Draws one film.
+def draw_film(seed, width=448, height=512, labels=None, grain=1.0):
+    """Draws one film: with the labels given, or with labels that its seed picks.
 
     Returns (pixels, labels, masks): pixels uint8 [height][width]; labels a dict over FINDINGS; masks a dict of float32
     [height][width] from 0 to 1 that say where each visible finding lies (what a vision tower can learn from).
@@ -210,8 +219,10 @@ def draw_film(seed, width=448, height=512, labels=None):
     draw_marker(film, x, y)
 
     film = np.clip(film, 0, 1) ** np.float32(rng.uniform(0.90, 1.12))
-    grain = rng.standard_normal((height, width), np.float32) * np.float32(0.018 * max(1.0, height / 224) ** 0.7)
-    film = film * np.float32(rng.uniform(0.94, 1.06)) + np.float32(rng.uniform(-0.02, 0.02)) + grain
+    # Coarser grain on a large film, because resizing it to what the model sees averages the grain away.
+    grain = np.float32(grain * 0.018 * max(1.0, height / 168) ** 0.7)
+    noise = rng.standard_normal((height, width), np.float32) * grain
+    film = film * np.float32(rng.uniform(0.94, 1.06)) + np.float32(rng.uniform(-0.02, 0.02)) + noise
     return (np.clip(film, 0, 1) * 255 + 0.5).astype(np.uint8), labels, masks
 
 
@@ -223,9 +234,16 @@ def save_films(seeds, folder, width, height):
         pixels, labels, _ = draw_film(seed, width, height)
         Image.fromarray(pixels).save(os.path.join(folder, f"film-{seed}.png"), optimize=True)
         index[f"film-{seed}.png"] = labels
-    with open(os.path.join(folder, "labels.json"), "w") as out:
+    with open(os.path.join(folder, "labels.json"), "w", encoding="utf-8") as out:
         json.dump(index, out, indent=1)
         out.write("\n")
+
+
+def save_examples(folder):
+    for name, (seed, findings) in EXAMPLES.items():
+        pixels, _, _ = draw_film(seed, *EXAMPLE_SIZE, {**NOTHING, **findings}, EXAMPLE_GRAIN)
+        options = {"quality": 88} if name.endswith(".jpg") else {"optimize": True}
+        Image.fromarray(pixels).save(os.path.join(folder, name), **options)
 
 
 def main():
@@ -234,7 +252,11 @@ def main():
     parser.add_argument("--count", type=int, default=1, help="number of films")
     parser.add_argument("--size", default="448x512", help="WIDTHxHEIGHT of the films")
     parser.add_argument("--out", default="films", help="folder to write")
+    parser.add_argument("--examples", metavar="FOLDER", help="write the committed examples instead")
     args = parser.parse_args()
+    if args.examples:
+        save_examples(args.examples)
+        return
     width, height = (int(part) for part in args.size.split("x"))
     save_films(range(args.seed, args.seed + args.count), args.out, width, height)
 
