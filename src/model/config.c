@@ -16,8 +16,9 @@ enum {
 
 /* An object whose fields are being read. The first error ends the reading: what follows does nothing. */
 struct reader {
-    const char *file, *section; /* section: "" or "text_config." */
-    const struct json *object;
+    const char *file;
+    char section[80];          /* "", "text_config.", "text_config.rope_scaling." */
+    const struct json *object; /* NULL: absent, all fields at their defaults */
     struct ward_error *err;
     int *rc; /* shared by the readers of a file */
 };
@@ -114,14 +115,23 @@ static void expect_absent(const struct reader *r, const char *key)
         fail_found(r, WARD_EUNSUPPORTED, key, value, "none");
 }
 
-static struct reader reader_section(const struct reader *top, const char *key, const char *section)
+static struct reader reader_section(const struct reader *outer, const char *key)
 {
-    struct reader inner = *top;
-    inner.section = section;
-    inner.object = json_get(top->object, key);
+    struct reader inner = *outer;
+    snprintf(inner.section, sizeof inner.section, "%.40s%s.", outer->section, key);
+    inner.object = json_get(outer->object, key);
     if (inner.object && inner.object->type != JSON_OBJECT)
-        fail_found(top, WARD_EFORMAT, key, inner.object, "an object");
+        fail_found(outer, WARD_EFORMAT, key, inner.object, "an object");
     return inner;
+}
+
+/* partial_rotary_factor: ward turns whole heads. */
+static void expect_whole_heads(const struct reader *r)
+{
+    double part;
+    read_number(r, &part, "partial_rotary_factor", 1, 0, 1);
+    if (part < 1)
+        fail_found(r, WARD_EUNSUPPORTED, "partial_rotary_factor", json_get(r->object, "partial_rotary_factor"), "1");
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -153,55 +163,43 @@ static void read_layer_types(const struct reader *r, struct text_config *text)
     }
 }
 
-/* The rotary embedding of one kind of layer, from the places where it has been written over time, as Gemma3TextConfig's
- * convert_rope_params_to_dict merges them: rope_scaling (global layers only), rope_parameters by kind of layer, and the
- * flat key of the base frequency. */
-static void read_rope(const struct reader *r, struct rope_config *rope, bool global)
+/* One of the places where a rotary embedding is described; what it does not say stays. */
+static void read_rope_source(const struct reader *r, struct rope_config *rope, bool *linear)
 {
-    const struct reader parameters = reader_section(r, "rope_parameters", "");
-    const struct reader scaling = reader_section(r, "rope_scaling", "");
-    const char *kind = global ? "full_attention" : "sliding_attention",
-               *flat = global ? "rope_theta" : "rope_local_base_freq";
-    const struct json *nested = json_get(parameters.object, kind);
-    const struct json *sources[] = {global ? scaling.object : NULL, nested};
-    char section[64];
-    if (nested && nested->type != JSON_OBJECT)
-        fail_found(&parameters, WARD_EFORMAT, kind, nested, "an object");
-
-    struct reader found = *r; /* the source that holds each key */
-    *rope = (struct rope_config){global ? 1e6 : 1e4, 1.0};
-    read_number(r, &rope->theta, flat, rope->theta, 1, 1e12);
-    const struct json *type = NULL, *factor = NULL;
-    for (int i = 1; i >= 0; i--) { /* the first source has the last word */
-        const struct json *source = sources[i];
-        if (!source)
-            continue;
-        found.object = source;
-        snprintf(section, sizeof section, "%s%s%s.", r->section, i ? "rope_parameters." : "rope_scaling",
-                 i ? kind : "");
-        found.section = section;
-        read_number(&found, &rope->theta, "rope_theta", rope->theta, 1, 1e12);
-        read_number(&found, &rope->factor, "factor", rope->factor, 0, 1e6);
-        const char *key = json_get(source, "rope_type") ? "rope_type" : "type";
-        type = json_get(source, key) ? json_get(source, key) : type;
-        factor = json_get(source, "factor") ? json_get(source, "factor") : factor;
-        if (type && !json_string_is(type, "default") && !json_string_is(type, "linear"))
-            fail_found(&found, WARD_EUNSUPPORTED, key, type, "\"default\" or \"linear\"");
-        double part;
-        read_number(&found, &part, "partial_rotary_factor", 1, 0, 1);
-        if (part < 1)
-            fail_found(&found, WARD_EUNSUPPORTED, "partial_rotary_factor", json_get(source, "partial_rotary_factor"),
-                       "1");
+    const char *key = json_get(r->object, "rope_type") ? "rope_type" : "type";
+    const struct json *type = json_get(r->object, key), *factor = json_get(r->object, "factor");
+    if (type) {
+        *linear = json_string_is(type, "linear");
+        if (!*linear && !json_string_is(type, "default"))
+            fail_found(r, WARD_EUNSUPPORTED, key, type, "\"default\" or \"linear\"");
+        rope->factor = 1;
     }
-    const bool linear = type && json_string_is(type, "linear");
-    if (linear && !factor)
-        fail_missing(&found, "factor");
-    if (!linear && rope->factor != 1.0)
-        fail_found(&found, WARD_EUNSUPPORTED, "factor", factor, "a rope_type of \"linear\" with it");
+    read_number(r, &rope->theta, "rope_theta", rope->theta, 1, 1e12);
+    read_number(r, &rope->factor, "factor", rope->factor, 0, 1e6);
+    if (type && *linear && !factor)
+        fail_missing(r, "factor");
+    if (!*linear && rope->factor != 1)
+        fail_found(r, WARD_EUNSUPPORTED, "factor", factor, "a rope_type of \"linear\" with it");
+    expect_whole_heads(r);
 }
 
-/* Older files give one set of rope_parameters for all layers in other models; Gemma 3 in transformers would ignore it.
- */
+/* The rotary embedding of one kind of layer, from the places where it has been written over time, merged as by
+ * Gemma3TextConfig's convert_rope_params_to_dict: the flat key of the base frequency, then rope_parameters by kind of
+ * layer, then rope_scaling for global layers. */
+static void read_rope(const struct reader *r, struct rope_config *rope, bool global)
+{
+    const char *kind = global ? "full_attention" : "sliding_attention";
+    const struct reader parameters = reader_section(r, "rope_parameters"), nested = reader_section(&parameters, kind);
+    const struct reader scaling = reader_section(r, "rope_scaling");
+    bool linear = false;
+    *rope = (struct rope_config){global ? 1e6 : 1e4, 1.0};
+    read_number(r, &rope->theta, global ? "rope_theta" : "rope_local_base_freq", rope->theta, 1, 1e12);
+    read_rope_source(&nested, rope, &linear);
+    if (global)
+        read_rope_source(&scaling, rope, &linear);
+}
+
+/* Other models have one set of rope_parameters for all layers. transformers ignores such a set in Gemma 3. */
 static void check_rope_parameters(const struct reader *r)
 {
     const struct json *parameters = json_get(r->object, "rope_parameters");
@@ -235,13 +233,11 @@ static void read_text(const struct reader *r, struct text_config *text, bool mul
     expect_absent(r, "attn_logit_softcapping");
     expect_absent(r, "quantization_config");
     expect_absent(r, "per_layer_config");
-    double part;
-    read_number(r, &part, "partial_rotary_factor", 1, 0, 1);
-    if (part < 1)
-        fail_found(r, WARD_EUNSUPPORTED, "partial_rotary_factor", json_get(r->object, "partial_rotary_factor"), "1");
+    expect_whole_heads(r);
     if (!*r->rc && text->n_heads % text->n_kv_heads)
-        fail_found(r, WARD_EFORMAT, "num_attention_heads", json_get(r->object, "num_attention_heads"),
-                   "a multiple of num_key_value_heads");
+        *r->rc = error_set(r->err, WARD_EFORMAT,
+                           "%s: %snum_attention_heads is %d, expected a multiple of num_key_value_heads, %d", r->file,
+                           r->section, text->n_heads, text->n_kv_heads);
     if (!*r->rc && text->head_dim % 2)
         fail_found(r, WARD_EFORMAT, "head_dim", json_get(r->object, "head_dim"), "an even number");
     if (*r->rc)
@@ -336,7 +332,7 @@ static void read_model(const struct reader *r, struct model_config *out)
     check_architecture(r);
     expect_absent(r, "quantization_config");
 
-    const struct reader text = multimodal ? reader_section(r, "text_config", "text_config.") : *r;
+    const struct reader text = multimodal ? reader_section(r, "text_config") : *r;
     if (!*r->rc)
         read_text(&text, &out->text, multimodal);
     bool inner_tied;
@@ -346,7 +342,7 @@ static void read_model(const struct reader *r, struct model_config *out)
     if (!multimodal || *r->rc)
         return;
 
-    const struct reader vision = reader_section(r, "vision_config", "vision_config.");
+    const struct reader vision = reader_section(r, "vision_config");
     if (!vision.object)
         fail_missing(r, "vision_config");
     read_vision(&vision, &out->vision);
@@ -487,12 +483,12 @@ int config_parse(struct model_config *out, const struct config_files *files, str
     if (!rc)
         read_model(&config, out);
     if (!rc) {
-        const struct reader ends[3] = {generation, config, reader_section(&config, "text_config", "text_config.")};
+        const struct reader ends[3] = {generation, config, reader_section(&config, "text_config")};
         read_ends(ends, out);
     }
     if (!rc && out->vision.n_layers) {
         /* transformers 5 nests the image processor in processor_config.json and then reads it only there. */
-        const struct reader nested = reader_section(&processor, "image_processor", "image_processor.");
+        const struct reader nested = reader_section(&processor, "image_processor");
         const struct reader *image = nested.object ? &nested : &preprocessor;
         read_image(image, out);
         check_image_tokens(image, out);
