@@ -653,6 +653,12 @@ void json_write_number(struct json_writer *w, const char *key, double value, int
     }
 }
 
+void json_write_boolean(struct json_writer *w, const char *key, bool value)
+{
+    put_lead(w, key, false);
+    put_text(w, value ? "true" : "false");
+}
+
 void json_write_null(struct json_writer *w, const char *key)
 {
     put_lead(w, key, false);
