@@ -8,17 +8,28 @@
 
 static const uint8_t EXIF_PREFIX[6] = {'E', 'x', 'i', 'f', 0, 0};
 
+/* The types of value that Pillow makes a number of; of several values the first. */
 static int entry_orientation(ExifEntry *entry, ExifByteOrder order)
 {
-    if (entry->components != 1)
-        return 1;
     uint32_t value = 1;
-    if (entry->format == EXIF_FORMAT_SHORT && entry->size >= 2)
-        value = exif_get_short(entry->data, order);
-    else if (entry->format == EXIF_FORMAT_LONG && entry->size >= 4)
-        value = exif_get_long(entry->data, order);
-    else if (entry->format == EXIF_FORMAT_BYTE && entry->size >= 1)
-        value = entry->data[0];
+    switch (entry->format) {
+    case EXIF_FORMAT_SHORT:
+    case EXIF_FORMAT_SSHORT:
+        if (entry->size >= 2)
+            value = exif_get_short(entry->data, order);
+        break;
+    case EXIF_FORMAT_LONG:
+    case EXIF_FORMAT_SLONG:
+        if (entry->size >= 4)
+            value = exif_get_long(entry->data, order);
+        break;
+    case EXIF_FORMAT_SBYTE:
+        if (entry->size >= 1)
+            value = entry->data[0];
+        break;
+    default:
+        break;
+    }
     return value >= 1 && value <= 8 ? (int)value : 1;
 }
 

@@ -28,6 +28,11 @@ struct jpeg {
 
 /* ---- libjpeg's callbacks ----------------------------------------------------------------------------------------- */
 
+static void warn(struct jpeg *jpeg, const char *text)
+{
+    snprintf(jpeg->source->warning, sizeof jpeg->source->warning, "%s", text);
+}
+
 static void fail(j_common_ptr cinfo)
 {
     struct jpeg *jpeg = cinfo->client_data;
@@ -66,8 +71,7 @@ static void on_message(j_common_ptr cinfo, int level)
     case JWRN_BOGUS_ICC:
         break;
     case JWRN_EXTRANEOUS_DATA: /* some cameras pad between markers; the pixels around it decoded */
-        snprintf(jpeg->source->warning, sizeof jpeg->source->warning,
-                 "the JPEG holds stray bytes between its parts; they were skipped");
+        warn(jpeg, "the JPEG holds stray bytes between its parts; they were skipped");
         break;
     default:
         fail(cinfo);
@@ -186,6 +190,18 @@ static void read_rows(struct jpeg *jpeg, struct ward_image *out)
     }
 }
 
+/* Whether a progressive file ends before it has said every bit of every coefficient. */
+static bool lacks_scans(const struct jpeg_decompress_struct *cinfo)
+{
+    if (!cinfo->progressive_mode || !cinfo->coef_bits)
+        return false;
+    for (int c = 0; c < cinfo->num_components; c++)
+        for (int k = 0; k < DCTSIZE2; k++)
+            if (cinfo->coef_bits[c][k] != 0)
+                return true;
+    return false;
+}
+
 /* Escapes by longjmp on every failure. */
 static void decode(struct jpeg *jpeg, struct ward_image *out)
 {
@@ -213,6 +229,8 @@ static void decode(struct jpeg *jpeg, struct ward_image *out)
         longjmp(jpeg->escape, 1);
     if (!jpeg_start_decompress(cinfo))
         truncated(jpeg);
+    if (lacks_scans(cinfo))
+        warn(jpeg, "the JPEG lacks its last progressive scans; it was decoded less sharp than it was meant");
     read_rows(jpeg, out);
     /* A missing end marker is forgiven, as Pillow does: every row is there. */
     jpeg_finish_decompress(cinfo);

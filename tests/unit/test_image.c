@@ -480,6 +480,36 @@ static void test_jpeg_data(void **state)
     free(bytes);
 }
 
+/* What decodes, but not as it was meant, comes with a warning. */
+static void test_jpeg_warnings(void **state)
+{
+    (void)state;
+    size_t length;
+    uint8_t *bytes = load("ycc420-progressive.jpg", &length), *cut = bytes;
+    for (uint8_t *scan = bytes; (scan = memmem(scan, (size_t)(bytes + length - scan), "\xff\xc4", 2)) != NULL; scan += 2)
+        cut = scan; /* the tables of the last scan */
+    memcpy(cut, "\xff\xd9", 2);
+    struct ward_image image;
+    char warning[256];
+    assert_int_equal(image_decode(&image, bytes, (size_t)(cut - bytes) + 2, "film", warning, NULL), 0);
+    assert_non_null(strstr(warning, "lacks its last progressive scans"));
+    image_clear(&image);
+    free(bytes);
+
+    bytes = load("gray.jpg", &length);
+    uint8_t *padded = malloc(length + 3);
+    assert_non_null(padded);
+    const size_t first = 4 + bytes[5]; /* SOI and a short first segment */
+    memcpy(padded, bytes, first);
+    memset(padded + first, 0x11, 3);
+    memcpy(padded + first + 3, bytes + first, length - first);
+    assert_int_equal(image_decode(&image, padded, length + 3, "film", warning, NULL), 0);
+    assert_non_null(strstr(warning, "stray bytes"));
+    image_clear(&image);
+    free(padded);
+    free(bytes);
+}
+
 /* ---- files and the public calls ---------------------------------------------------------------------------------- */
 
 static void test_public(void **state)
@@ -573,8 +603,9 @@ int main(void)
         cmocka_unit_test(test_sizes),          cmocka_unit_test(test_jpeg_kinds),
         cmocka_unit_test(test_palette_index),  cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_flipped),        cmocka_unit_test(test_png_checksums),
-        cmocka_unit_test(test_jpeg_data),      cmocka_unit_test(test_public),
-        cmocka_unit_test(test_public_refuses), cmocka_unit_test(test_ppm),
+        cmocka_unit_test(test_jpeg_data),      cmocka_unit_test(test_jpeg_warnings),
+        cmocka_unit_test(test_public),         cmocka_unit_test(test_public_refuses),
+        cmocka_unit_test(test_ppm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
