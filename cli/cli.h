@@ -18,7 +18,7 @@ extern const struct command command_run, command_tokenize, command_preprocess;
 /* "ward: SENTENCE" on stderr. Control characters that a file name or a file brought in are shown as '?'. */
 void print_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* "ward: warning: SENTENCE" on stderr. */
-void print_warning(const char *sentence);
+void print_warning(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* print_error and exit 1. */
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void die_error(const struct ward_error *err);

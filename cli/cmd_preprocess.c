@@ -168,7 +168,7 @@ static void read_image(struct ward_image *image, const struct preprocess_options
     if (rc)
         die_error(&err);
     if (*warning)
-        print_warning(warning);
+        print_warning("%s: %s", o->image_path, warning);
 }
 
 static int run(int argc, char **argv)

@@ -97,7 +97,7 @@ int pictures_add(struct pictures *pictures, const char *path, const struct ward_
     *decode_ms += clock_ms() - start;
     if (*warning) {
         progress_clear();
-        print_warning(warning);
+        print_warning("%s: %s", path, warning);
     }
     pictures->at = must_realloc(pictures->at, pictures->n + 1, sizeof *pictures->at);
     pictures->at[pictures->n++] = image;

@@ -34,17 +34,12 @@ void print_error(const char *format, ...)
     va_end(args);
 }
 
-static void print_warning_formatted(const char *format, ...)
+void print_warning(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
     print_sentence("warning: ", format, args);
     va_end(args);
-}
-
-void print_warning(const char *sentence)
-{
-    print_warning_formatted("%s", sentence);
 }
 
 void die(const char *format, ...)

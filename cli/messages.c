@@ -105,7 +105,7 @@ static int add_data_url(struct reader *r, const char *url, size_t length, struct
     r->out->decode_ms += clock_ms() - start;
     if (*warning) {
         progress_clear();
-        print_warning(warning);
+        print_warning("%s: %s", name, warning);
     }
     conversation_add_image(r->out, image);
     return 0;
