@@ -11,13 +11,13 @@
 #include <math.h>
 #include <string.h>
 
-enum { KEYS = 256, QUERY_PANELS = 18 };
+enum { KEYS = 256, QUERY_PANELS = 36 };
 
 /* What one task works on; pointers into the scratch of its thread. */
 struct blocks {
     const struct gemm *g;
     int keys, panels;           /* of a block */
-    int d_padded, d_cols;       /* head_dim rounded up to k_step, to nr */
+    int d_padded, d_cols;       /* head_dim rounded up to k_step, to nr / 2 */
     size_t x_panel, k_panel, v_panel, p_panel; /* bytes of a packed panel of queries, keys, values, weights */
     uint8_t *q, *k, *v, *p;
     float *scores;              /* [mr][keys] */
@@ -55,7 +55,7 @@ static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
 {
     const size_t mr = (size_t)b->g->mr, nr = (size_t)b->g->nr, element = b->g->element, step = (size_t)b->g->k_step;
     const size_t panels = (size_t)b->panels, keys = (size_t)b->keys;
-    const size_t d_padded = round_up((size_t)head_dim, step), d_cols = round_up((size_t)head_dim, nr);
+    const size_t d_padded = round_up((size_t)head_dim, step), d_cols = round_up((size_t)head_dim, nr / 2);
     size_t used = 0;
 
     b->d_padded = (int)d_padded;
@@ -64,7 +64,7 @@ static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
     b->k_panel = nr * d_padded * element;
     b->v_panel = nr * keys * element;
     b->p_panel = mr * keys * element;
-    const size_t sizes[] = {panels * b->x_panel, keys / nr * b->k_panel, d_cols / nr * b->v_panel, b->p_panel,
+    const size_t sizes[] = {panels * b->x_panel, keys / nr * b->k_panel, round_up(d_cols, nr) / nr * b->v_panel, b->p_panel,
                             mr * keys * sizeof(float), mr * (size_t)head_dim * sizeof(float), panels * mr * d_cols * sizeof(float),
                             panels * mr * sizeof(float), panels * mr * sizeof(float)};
     uint8_t *at[sizeof sizes / sizeof *sizes];
@@ -116,39 +116,48 @@ static void soften_row(const struct kernels *k, float *scores, int n, int low, i
         memset(scores, 0, (size_t)n * sizeof *scores);
         return;
     }
-    const float most = fmaxf(*highest, k->max(scores + low, high - low));
+    const float most = k->max(scores + low, high - low);
     if (most > *highest) {
         const float factor = expf(*highest - most); /* 0 the first time */
         *total *= factor;
         k->scale(out, factor, d_cols);
         *highest = most;
     }
-    memset(scores, 0, (size_t)low * sizeof *scores);
-    *total += k->exp_sum(scores + low, most, high - low);
-    memset(scores + high, 0, (size_t)(n - high) * sizeof *scores);
+    *total += k->exp_sum(scores + low, *highest, high - low);
+    if (low > 0 || high < n) {
+        memset(scores, 0, (size_t)low * sizeof *scores);
+        memset(scores + high, 0, (size_t)(n - high) * sizeof *scores);
+    }
 }
 
-/* One panel of queries against the packed block of positions p0 .. p0 + n - 1. `lo`, `hi` belong to its first row. */
+/* One panel of queries against the packed block of positions p0 .. p0 + n - 1. `lo`, `hi` belong to its first row. Of the block
+ * only the keys from `start` to `end` are computed: those that some row of the panel sees. */
 static void attend_panel(const struct kernels *k, const struct blocks *b, int panel, int rows, const int *lo, const int *hi, int p0,
                          int n)
 {
-    const int mr = b->g->mr, nr = b->g->nr, n_padded = (int)round_up((size_t)n, (size_t)b->g->k_step);
-    const size_t first = (size_t)panel * (size_t)mr, d_cols = (size_t)b->d_cols;
-    bool seen = false;
-    for (int i = 0; i < rows; i++)
-        seen = seen || (lo[i] < p0 + n && hi[i] > p0 && lo[i] < hi[i]);
-    if (!seen)
+    const int mr = b->g->mr, nr = b->g->nr;
+    const size_t first = (size_t)panel * (size_t)mr, d_cols = (size_t)b->d_cols, stride = (size_t)b->keys;
+    int start = n, end = 0;
+    for (int i = 0; i < rows; i++) {
+        start = min_int(start, max_int(lo[i] - p0, 0));
+        end = max_int(end, min_int(hi[i] - p0, n));
+    }
+    if (start >= end)
         return;
+    start = start / nr * nr;
 
-    for (int j = 0; j < n; j += nr)
-        b->g->tile(b->scores + j, (size_t)b->keys, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel,
-                   b->d_padded, false);
+    for (int j = start; j < end; j += nr)
+        b->g->tile(b->scores + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel, b->d_padded, false);
     for (int i = 0; i < rows; i++)
-        soften_row(k, b->scores + (size_t)i * (size_t)b->keys, n, max_int(lo[i] - p0, 0), min_int(hi[i] - p0, n),
-                   b->out + (first + (size_t)i) * d_cols, b->d_cols, &b->highest[first + (size_t)i], &b->total[first + (size_t)i]);
-    b->g->pack_x(b->p, b->scores, (size_t)b->keys, rows, n);
-    for (int j = 0; j < b->d_cols; j += nr)
-        b->g->tile(b->out + first * d_cols + (size_t)j, d_cols, b->p, b->v + (size_t)(j / nr) * b->v_panel, n_padded, true);
+        soften_row(k, b->scores + (size_t)i * stride + start, end - start, max_int(lo[i] - p0 - start, 0),
+                   min_int(hi[i] - p0, end) - start, b->out + (first + (size_t)i) * d_cols, b->d_cols,
+                   &b->highest[first + (size_t)i], &b->total[first + (size_t)i]);
+    b->g->pack_x(b->p, b->scores + start, stride, rows, end - start);
+
+    const int k_padded = (int)round_up((size_t)(end - start), (size_t)b->g->k_step);
+    const uint8_t *v = b->v + (size_t)(nr * start) * b->g->element;
+    for (int j = 0; j < b->d_cols; j += nr, v += b->v_panel)
+        (b->d_cols - j > nr / 2 ? b->g->tile : b->g->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, v, k_padded, true);
 }
 
 /* Writes out the rows of one head, summed in the panels from `from` on. A row that sees nothing is 0. */
@@ -263,7 +272,7 @@ static void plan_blocks(struct attention_job *job)
 void compute_attention(const struct compute *c, const struct attention *a)
 {
     /* the fastest product there is: bf16 where the processor multiplies it, else float32 */
-    struct attention_job job = {.c = c, .a = a, .blocks = {.g = c->k.gemm[TENSOR_BF16]}, .group = a->n_heads / a->n_kv_heads};
+    struct attention_job job = {.c = c, .a = a, .blocks = {.g = c->k.gemm[a->exact ? TENSOR_F32 : TENSOR_BF16]}, .group = a->n_heads / a->n_kv_heads};
     if (a->rows == 1) {
         pool_run(c->pool, row_task, &job, a->n_kv_heads);
         return;

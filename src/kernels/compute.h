@@ -25,6 +25,7 @@ struct linear {
     float *out;
     const struct tensor *w;
     const float *bias; /* [w->rows] or NULL */
+    bool exact;        /* products of float32 even where the multiply takes bf16 */
 };
 
 /* Bytes that compute_linear needs at `packed` for x [rows][cols]; 0 for one row. */
@@ -43,6 +44,7 @@ struct attention {
     int rows, n_heads, n_kv_heads, head_dim, capacity; /* head_dim <= ATTENTION_MAX_HEAD */
     const int *lo, *hi; /* [rows]; lo >= 0. A row with lo >= hi sees nothing: its output is 0 */
     float scale;     /* of the scores */
+    bool exact;      /* products of float32 even where the multiply takes bf16 */
 };
 /* Blocked with an online softmax, never a whole score matrix. Query head h uses key head h / (n_heads / n_kv_heads). No allocation. */
 void compute_attention(const struct compute *c, const struct attention *a);

@@ -29,6 +29,8 @@ struct gemm {
     void (*pack_w_transposed[TENSOR_TYPES])(void *panel, const void *w, size_t row_bytes, int k, int cols);
     /* c [mr][nr], `c_stride` floats between rows: c = x w^T, or c += when accumulate. k a multiple of k_step. */
     void (*tile)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
+    /* the same for the first nr / 2 columns of c alone */
+    void (*tile_half)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
 };
 
 struct kernels {

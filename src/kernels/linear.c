@@ -29,6 +29,12 @@ static uint8_t *align(void *p)
     return (uint8_t *)p + (KERNELS_ALIGN - (uintptr_t)p % KERNELS_ALIGN) % KERNELS_ALIGN;
 }
 
+/* The product that a map asks for. That of float32 weights packs every type to float32. */
+static const struct gemm *product_of(const struct compute *c, const struct linear *map)
+{
+    return c->k.gemm[map->exact ? TENSOR_F32 : map->w->type];
+}
+
 size_t compute_packed_size(const struct compute *c, int rows, int cols)
 {
     size_t most = 0;
@@ -115,7 +121,7 @@ static int matrix_row_blocks(const struct matrix_job *job)
 
 static int matrix_tasks(const struct matrix_job *job, const struct linear *map)
 {
-    if (job->c->k.gemm[map->w->type] != job->g)
+    if (product_of(job->c, map) != job->g)
         return 0;
     return (map->w->rows + job->block_cols - 1) / job->block_cols * matrix_row_blocks(job);
 }
@@ -219,9 +225,9 @@ void compute_linear(const struct compute *c, const float *x, int rows, const str
         return;
     }
     for (int i = 0; i < n; i++) { /* once for each kind of product among the maps */
-        const struct gemm *g = c->k.gemm[maps[i].w->type];
+        const struct gemm *g = product_of(c, &maps[i]);
         int earlier = 0;
-        while (c->k.gemm[maps[earlier].w->type] != g)
+        while (product_of(c, &maps[earlier]) != g)
             earlier++;
         if (earlier == i)
             linear_matrix(c, g, x, rows, maps, n, packed);

@@ -119,17 +119,26 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, to_float_bf16);
 }
 
-static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+static inline void tile_cols(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate, const int cols)
 {
-    const float *x = x_panel, *w = w_panel;
     float sum[MR][NR] = {{0}};
     for (int p = 0; p < k; p++, x += MR, w += NR)
         for (int i = 0; i < MR; i++)
-            for (int j = 0; j < NR; j++)
+            for (int j = 0; j < cols; j++)
                 sum[i][j] += x[i] * w[j];
     for (int i = 0; i < MR; i++, c += c_stride)
-        for (int j = 0; j < NR; j++)
+        for (int j = 0; j < cols; j++)
             c[j] = accumulate ? c[j] + sum[i][j] : sum[i][j];
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_cols(c, c_stride, x_panel, w_panel, k, accumulate, NR);
+}
+
+static void tile_half(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_cols(c, c_stride, x_panel, w_panel, k, accumulate, NR / 2);
 }
 
 static const struct gemm gemm_float = {
@@ -143,6 +152,7 @@ static const struct gemm gemm_float = {
                           [TENSOR_F16] = pack_w_transposed_f16,
                           [TENSOR_BF16] = pack_w_transposed_bf16},
     .tile = tile,
+    .tile_half = tile_half,
 };
 
 /* ---- matrix times vector ---- */

@@ -3,7 +3,13 @@
 #include "kernels/x86/transpose16.h"
 
 /* Panels hold pairs of columns: [k / 2][TILE_ROWS][2] and [k / 2][TILE_COLS][2]. */
-enum { LANES = 16, TILE_ROWS = 14, TILE_COLS = 2 * LANES, PAIR = 2 };
+enum {
+    LANES = 16,
+    TILE_ROWS = 14, /* 28 registers of sums, 2 of weights, 1 of x */
+    TILE_COLS = 2 * LANES,
+    PAIR = 2,
+    PREFETCH_TILE = 256, /* columns from which on the outputs of a tile are worth fetching before they are summed */
+};
 
 /* 32 values of a row, of which n are there; the others 0. */
 typedef __m512i load_fn(const uint8_t *row, int i, int n);
@@ -116,14 +122,17 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, load_bf16);
 }
 
-static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+static inline __attribute__((always_inline)) void tile_vectors(float *c, size_t c_stride, const int32_t *x, const uint8_t *w, int k,
+                                                               bool accumulate, const int vectors)
 {
-    const int32_t *x = x_panel;
-    const uint8_t *w = w_panel;
     __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_ROWS; i++)
         sum[i][0] = sum[i][1] = _mm512_setzero_ps();
+    for (int i = 0; k >= PREFETCH_TILE && i < TILE_ROWS; i++) {
+        __builtin_prefetch(c + (size_t)i * c_stride, 1);
+        __builtin_prefetch(c + (size_t)i * c_stride + vectors * LANES - 1, 1);
+    }
 
     for (int p = 0; p < k; p += PAIR, x += TILE_ROWS, w += PAIR * TILE_COLS * sizeof(uint16_t)) {
         const __m512bh w0 = (__m512bh)_mm512_loadu_si512(w), w1 = (__m512bh)_mm512_loadu_si512(w + 64);
@@ -131,14 +140,26 @@ static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_p
         for (int i = 0; i < TILE_ROWS; i++) {
             const __m512bh xi = (__m512bh)_mm512_set1_epi32(x[i]);
             sum[i][0] = _mm512_dpbf16_ps(sum[i][0], xi, w0);
-            sum[i][1] = _mm512_dpbf16_ps(sum[i][1], xi, w1);
+            if (vectors == 2)
+                sum[i][1] = _mm512_dpbf16_ps(sum[i][1], xi, w1);
         }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_ROWS; i++, c += c_stride) {
-        _mm512_storeu_ps(c, accumulate ? _mm512_add_ps(_mm512_loadu_ps(c), sum[i][0]) : sum[i][0]);
-        _mm512_storeu_ps(c + LANES, accumulate ? _mm512_add_ps(_mm512_loadu_ps(c + LANES), sum[i][1]) : sum[i][1]);
-    }
+    for (int i = 0; i < TILE_ROWS; i++, c += c_stride)
+        for (int j = 0; j < vectors; j++) {
+            float *to = c + j * LANES;
+            _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), sum[i][j]) : sum[i][j]);
+        }
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_vectors(c, c_stride, x_panel, w_panel, k, accumulate, 2);
+}
+
+static void tile_half(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_vectors(c, c_stride, x_panel, w_panel, k, accumulate, 1);
 }
 
 static const struct gemm gemm_bf16 = {
@@ -152,6 +173,7 @@ static const struct gemm gemm_bf16 = {
                           [TENSOR_F16] = pack_w_transposed_f16,
                           [TENSOR_BF16] = pack_w_transposed_bf16},
     .tile = tile,
+    .tile_half = tile_half,
 };
 
 void kernels_init_avx512_bf16(struct kernels *k)

@@ -22,8 +22,10 @@ static inline void vec_transpose(__m512 block[16])
     /* then the lanes as a 4 x 4 square of their own */
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++) {
-        const __m512 low01 = _mm512_shuffle_f32x4(quad[j], quad[4 + j], 0x88), low23 = _mm512_shuffle_f32x4(quad[8 + j], quad[12 + j], 0x88);
-        const __m512 high01 = _mm512_shuffle_f32x4(quad[j], quad[4 + j], 0xdd), high23 = _mm512_shuffle_f32x4(quad[8 + j], quad[12 + j], 0xdd);
+        const __m512 low01 = _mm512_shuffle_f32x4(quad[j], quad[4 + j], 0x88);
+        const __m512 low23 = _mm512_shuffle_f32x4(quad[8 + j], quad[12 + j], 0x88);
+        const __m512 high01 = _mm512_shuffle_f32x4(quad[j], quad[4 + j], 0xdd);
+        const __m512 high23 = _mm512_shuffle_f32x4(quad[8 + j], quad[12 + j], 0xdd);
         block[j] = _mm512_shuffle_f32x4(low01, low23, 0x88);
         block[4 + j] = _mm512_shuffle_f32x4(high01, high23, 0x88);
         block[8 + j] = _mm512_shuffle_f32x4(low01, low23, 0xdd);

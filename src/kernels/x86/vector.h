@@ -6,7 +6,7 @@
  *   vec_load_part vec_store_part    the first n < LANES floats, nothing read or written beyond; missing lanes are 0
  *   vec_load_f16 vec_load_f16_part vec_store_f16 vec_store_f16_part, and the same for bf16: the same with conversion
  *   vec_keep                        the first n < LANES lanes, 0 in the others
- *   vec_add sub mul div max min, vec_fma (a b + c), vec_fnma (c - a b), vec_round (to nearest whole)
+ *   vec_add sub mul div max min, vec_fma (a b + c), vec_fnma (c - a b)
  *   vec_scale2                      a * 2^n for whole n >= -127 (0 or a subnormal below 2^-126), infinity for n = 128
  *   vec_sum vec_highest             over the lanes
  *   vec_transpose                   LANES vectors as a square matrix, in place
@@ -22,6 +22,7 @@
 enum {
     TILE_COLS = 2 * LANES,
     DOT_ROWS = 4,         /* rows of a matrix times vector at a time: enough loads in flight, each element of x used four times */
+    PREFETCH_TILE = 128,  /* columns from which on the outputs of a tile are worth fetching before they are summed */
     PREFETCH_BYTES = 1024 /* ahead in each row: the processor's own prefetching stops at the end of a page */
 };
 
@@ -128,28 +129,42 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, &format_bf16);
 }
 
-static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+static ALWAYS_INLINE void tile_vectors(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate,
+                                       const int vectors)
 {
-    const float *x = x_panel, *w = w_panel;
     vec sum[TILE_ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < TILE_ROWS; i++)
         sum[i][0] = sum[i][1] = vec_zero();
+    for (int i = 0; k >= PREFETCH_TILE && i < TILE_ROWS; i++) {
+        __builtin_prefetch(c + (size_t)i * c_stride, 1);
+        __builtin_prefetch(c + (size_t)i * c_stride + vectors * LANES - 1, 1);
+    }
 
     for (int p = 0; p < k; p++, x += TILE_ROWS, w += TILE_COLS) {
-        const vec w0 = vec_load(w), w1 = vec_load(w + LANES);
+        const vec w0 = vec_load(w), w1 = vectors == 2 ? vec_load(w + LANES) : vec_zero();
 #pragma GCC unroll 16
         for (int i = 0; i < TILE_ROWS; i++) {
             const vec xi = vec_set(x[i]);
             sum[i][0] = vec_fma(xi, w0, sum[i][0]);
-            sum[i][1] = vec_fma(xi, w1, sum[i][1]);
+            if (vectors == 2)
+                sum[i][1] = vec_fma(xi, w1, sum[i][1]);
         }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < TILE_ROWS; i++, c += c_stride) {
-        vec_store(c, accumulate ? vec_add(vec_load(c), sum[i][0]) : sum[i][0]);
-        vec_store(c + LANES, accumulate ? vec_add(vec_load(c + LANES), sum[i][1]) : sum[i][1]);
-    }
+    for (int i = 0; i < TILE_ROWS; i++, c += c_stride)
+        for (int j = 0; j < vectors; j++)
+            vec_store(c + j * LANES, accumulate ? vec_add(vec_load(c + j * LANES), sum[i][j]) : sum[i][j]);
+}
+
+static void tile(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_vectors(c, c_stride, x_panel, w_panel, k, accumulate, 2);
+}
+
+static void tile_half(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate)
+{
+    tile_vectors(c, c_stride, x_panel, w_panel, k, accumulate, 1);
 }
 
 static const struct gemm gemm_float = {
@@ -163,6 +178,7 @@ static const struct gemm gemm_float = {
                           [TENSOR_F16] = pack_w_transposed_f16,
                           [TENSOR_BF16] = pack_w_transposed_bf16},
     .tile = tile,
+    .tile_half = tile_half,
 };
 
 /* ---- matrix times vector ---- */
@@ -270,20 +286,22 @@ static void weighted_rows_bf16(float *out, const float *p, const void *v, size_t
 
 /* ---- rows ---- */
 
-/* e^x within 1 ulp; 0 below -88, infinity above 88.3. x = n ln 2 + r with |r| <= ln 2 / 2, e^r = 1 + r + r^2 p(r), where p is
- * the minimax polynomial for the relative error of e^r (3.1e-9). */
+/* e^x for x <= 89, within 1 ulp; 0 below -88, infinity above 88.4. x = n ln 2 + r with |r| <= ln 2 / 2, and e^r is 1 + r +
+ * r^2 times the minimax polynomial for its relative error (3.1e-9). */
 static ALWAYS_INLINE vec exponential(vec x)
 {
-    x = vec_max(vec_set(-88.0f), vec_min(vec_set(89.0f), x)); /* this order keeps a NaN */
-    const vec n = vec_round(vec_mul(x, vec_set(0x1.715476p+0f)));
+    const vec rounder = vec_set(0x1.8p23f); /* adding it leaves no bits for a fraction */
+    x = vec_max(vec_set(-88.0f), x);        /* in this order a NaN stays */
+    const vec n = vec_sub(vec_fma(x, vec_set(0x1.715476p+0f), rounder), rounder);
     const vec r = vec_fnma(n, vec_set(-0x1.05c610p-29f), vec_fnma(n, vec_set(0x1.62e430p-1f), x));
     vec p = vec_set(0x1.6a23d0p-10f);
     p = vec_fma(p, r, vec_set(0x1.123a20p-7f));
     p = vec_fma(p, r, vec_set(0x1.5558f2p-5f));
     p = vec_fma(p, r, vec_set(0x1.555492p-3f));
     p = vec_fma(p, r, vec_set(0x1.fffffcp-2f));
-    p = vec_fma(vec_mul(r, r), p, r);
-    return vec_scale2(vec_add(p, vec_set(1.0f)), n);
+    p = vec_fma(p, r, vec_set(1.0f));
+    p = vec_fma(p, r, vec_set(1.0f));
+    return vec_scale2(p, n);
 }
 
 /* 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u)) */
@@ -291,7 +309,8 @@ static ALWAYS_INLINE vec gelu_tanh(vec x)
 {
     const float twice_sqrt_2_over_pi = 1.5957691216057308f;
     const vec cubic = vec_fma(vec_mul(x, x), vec_set(-twice_sqrt_2_over_pi * 0.044715f), vec_set(-twice_sqrt_2_over_pi));
-    return vec_div(x, vec_add(vec_set(1.0f), exponential(vec_mul(x, cubic))));
+    const vec e = exponential(vec_min(vec_set(89.0f), vec_mul(x, cubic)));
+    return vec_div(x, vec_add(vec_set(1.0f), e));
 }
 
 static void rms_norm(float *out, const float *x, const float *weight, int n, float eps)
