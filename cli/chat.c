@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,16 +37,36 @@ static char *prompt(EditLine *edit)
     return *continued ? more : text;
 }
 
-/* A character for the line editor: 1, 0 at the end, -1 when Ctrl-C came. libedit's own reader retries after a
- * signal. */
+/* Waits until there is something to read; false when Ctrl-C came, however shortly before the wait. */
+static bool wait_for_input(void)
+{
+    sigset_t interrupt, before;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    int ready = 0;
+    while (ready <= 0 && !interrupt_pending()) {
+        sigprocmask(SIG_BLOCK, &interrupt, &before);
+        if (!interrupt_pending())
+            ready = ppoll(&input, 1, NULL, &before);
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        if (ready < 0 && errno != EINTR)
+            break; /* reading will tell */
+    }
+    return !interrupt_pending();
+}
+
+/* A character for the line editor: 1, 0 at the end, -1 when Ctrl-C came. libedit's own goes on after a signal. */
 static int read_character(EditLine *edit, wchar_t *out)
 {
     (void)edit;
     mbstate_t state = {0};
     for (;;) {
+        if (!wait_for_input())
+            return -1;
         char byte;
         ssize_t n = read(STDIN_FILENO, &byte, 1);
-        if (n < 0 && errno == EINTR && !interrupt_pending())
+        if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return (int)n;
@@ -120,6 +142,7 @@ static char *read_question(struct state *s, bool *continued)
     *continued = false;
     for (;;) {
         int count = 0;
+        interrupt_take(); /* one that came while nothing listened */
         output_text("\033[?2004h"); /* the terminal marks what is pasted */
         output_flush();
         const char *line = el_gets(s->edit, &count);

@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -9,6 +10,8 @@ char *input_read(size_t *length)
 {
     char *text = NULL;
     size_t n = 0, room = 0;
+    if (isatty(STDIN_FILENO))
+        fputs("type the text, then Ctrl-D on a line of its own:\n", stderr);
     for (;;) {
         if (n == room) {
             room = room ? 2 * room : 1 << 16;

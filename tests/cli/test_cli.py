@@ -584,7 +584,8 @@ def an_output_that_cannot_be_written_is_a_failure():
 
 @test
 def interrupt_ends_the_answer():
-    with subprocess.Popen([WARD, *long_answer(), QUESTION], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+    with subprocess.Popen([WARD, *long_answer(), QUESTION], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL) as process:
         first = os.read(process.stdout.fileno(), 10)
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
