@@ -1,0 +1,247 @@
+/* The processor as a backend: its memory is the process's own, its operations are compute.h's. */
+#include "engine/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct backend_cpu {
+    struct backend base;
+    struct compute compute;
+};
+
+static struct compute *compute_of(struct backend *be)
+{
+    return &((struct backend_cpu *)be)->compute;
+}
+
+static void cpu_close(struct backend *be)
+{
+    compute_close(compute_of(be));
+    free(be);
+}
+
+/* Large buffers come from mmap: zeroed pages that appear when touched, and go back to the system when released. The size
+ * stands in a page before the buffer. */
+enum { HEADER = 4096 };
+
+static int cpu_alloc(struct backend *be, void **out, size_t bytes, const char *what, struct ward_error *err)
+{
+    (void)be;
+    *out = NULL;
+    const size_t total = bytes + HEADER;
+    void *memory = total < bytes ? MAP_FAILED : mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return error_no_memory(err, what, bytes);
+    *(size_t *)memory = total;
+    *out = (char *)memory + HEADER;
+    return 0;
+}
+
+static void cpu_release(struct backend *be, void *buffer)
+{
+    (void)be;
+    if (!buffer)
+        return;
+    void *memory = (char *)buffer - HEADER;
+    munmap(memory, *(size_t *)memory);
+}
+
+static void cpu_copy(struct backend *be, void *to, const void *from, size_t bytes)
+{
+    (void)be;
+    memcpy(to, from, bytes);
+}
+
+static void cpu_embed(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows, float scale)
+{
+    const struct kernels *k = &compute_of(be)->k;
+    for (int r = 0; r < rows; r++) {
+        float *row = out + (size_t)r * (size_t)table->cols;
+        k->to_float[table->type](row, tensor_row(table, ids[r]), table->cols);
+        k->scale(row, scale, table->cols);
+    }
+}
+
+static size_t cpu_packed_size(struct backend *be, int rows, int cols)
+{
+    return compute_packed_size(compute_of(be), rows, cols);
+}
+
+static void cpu_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+{
+    compute_linear(compute_of(be), x, rows, maps, n, packed);
+}
+
+static void cpu_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols, float eps)
+{
+    compute_rms_norm(compute_of(be), out, x, weight, rows, cols, eps);
+}
+
+static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols, float eps)
+{
+    compute_add_rms_norm(compute_of(be), residual, x, weight, rows, cols, eps);
+}
+
+static void cpu_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows, int cols,
+                           float eps)
+{
+    compute_layer_norm(compute_of(be), out, x, weight, bias, rows, cols, eps);
+}
+
+static void cpu_gelu(struct backend *be, float *x, size_t n)
+{
+    compute_gelu(compute_of(be), x, n);
+}
+
+static void cpu_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, size_t n)
+{
+    compute_gelu_multiply(compute_of(be), out, gate, up, n);
+}
+
+static void cpu_add(struct backend *be, float *x, const float *y, size_t n)
+{
+    compute_add(compute_of(be), x, y, n);
+}
+
+static void cpu_add_table(struct backend *be, float *x, const struct tensor *table)
+{
+    const struct kernels *k = &compute_of(be)->k;
+    enum { BLOCK = 512 };
+    float part[BLOCK];
+    const size_t n = (size_t)table->rows * (size_t)table->cols, element = tensor_element_size(table->type);
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const int count = n - i < BLOCK ? (int)(n - i) : BLOCK;
+        k->to_float[table->type](part, (const uint8_t *)table->data + i * element, count);
+        k->add(x + i, part, count);
+    }
+}
+
+struct rotate_job {
+    const struct kernels *k;
+    float *x;
+    const float *weight, *cosine, *sine;
+    int heads, head_dim;
+    float eps;
+};
+
+static void rotate_row(void *arg, int row, int thread)
+{
+    (void)thread;
+    const struct rotate_job *job = arg;
+    const size_t half = (size_t)job->head_dim / 2;
+    float *x = job->x + (size_t)row * (size_t)job->heads * (size_t)job->head_dim;
+    for (int h = 0; h < job->heads; h++, x += job->head_dim) {
+        job->k->rms_norm(x, x, job->weight, job->head_dim, job->eps);
+        job->k->rope(x, job->cosine + (size_t)row * half, job->sine + (size_t)row * half, job->head_dim);
+    }
+}
+
+static void cpu_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight, float eps,
+                            const float *cosine, const float *sine)
+{
+    struct compute *c = compute_of(be);
+    struct rotate_job job = {&c->k, x, weight, cosine, sine, heads, head_dim, eps};
+    pool_run(c->pool, rotate_row, &job, rows);
+}
+
+struct store_job {
+    const struct kernels *k;
+    const struct kv_layer *to;
+    const float *keys, *values;
+    int first;
+};
+
+static void store_row(void *arg, int row, int thread)
+{
+    (void)thread;
+    const struct store_job *job = arg;
+    const struct kv_layer *to = job->to;
+    const size_t width = (size_t)to->head_dim, element = tensor_element_size(to->type);
+    const size_t slot = (size_t)((job->first + row) % to->capacity);
+    for (int h = 0; h < to->n_heads; h++) {
+        const size_t from = ((size_t)row * (size_t)to->n_heads + (size_t)h) * width;
+        const size_t at = ((size_t)h * (size_t)to->capacity + slot) * width * element;
+        job->k->from_float[to->type]((uint8_t *)to->k + at, job->keys + from, to->head_dim);
+        job->k->from_float[to->type]((uint8_t *)to->v + at, job->values + from, to->head_dim);
+    }
+}
+
+static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v, int first, int rows)
+{
+    struct compute *c = compute_of(be);
+    struct store_job job = {&c->k, to, k, v, first};
+    pool_run(c->pool, store_row, &job, rows);
+}
+
+static void cpu_attention(struct backend *be, const struct attention *a)
+{
+    compute_attention(compute_of(be), a);
+}
+
+static void cpu_pool(struct backend *be, float *out, const float *x, int side, int block, int cols)
+{
+    const struct kernels *k = &compute_of(be)->k;
+    const int squares = side / block;
+    for (int s = 0; s < squares * squares; s++, out += cols) {
+        const int top = s / squares * block, left = s % squares * block;
+        memset(out, 0, (size_t)cols * sizeof *out);
+        for (int i = 0; i < block * block; i++)
+            k->add(out, x + (size_t)((top + i / block) * side + left + i % block) * (size_t)cols, cols);
+        k->scale(out, 1.0f / (float)(block * block), cols);
+    }
+}
+
+static const struct backend_ops cpu_ops = {
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .write = cpu_copy,
+    .read = cpu_copy,
+    .embed = cpu_embed,
+    .packed_size = cpu_packed_size,
+    .linear = cpu_linear,
+    .rms_norm = cpu_rms_norm,
+    .add_rms_norm = cpu_add_rms_norm,
+    .layer_norm = cpu_layer_norm,
+    .gelu = cpu_gelu,
+    .gelu_multiply = cpu_gelu_multiply,
+    .add = cpu_add,
+    .add_table = cpu_add_table,
+    .norm_rotate = cpu_norm_rotate,
+    .store = cpu_store,
+    .attention = cpu_attention,
+    .pool = cpu_pool,
+};
+
+int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct ward_error *err)
+{
+    *out = NULL;
+    struct backend_cpu *be = calloc(1, sizeof *be);
+    if (!be)
+        return error_no_memory(err, "the backend", sizeof *be);
+    const int rc = compute_open(&be->compute, threads, highest, err);
+    if (rc) {
+        free(be);
+        return rc;
+    }
+    const enum isa isa = be->compute.k.isa;
+    be->base = (struct backend){
+        .ops = &cpu_ops,
+        .device = "cpu",
+        .kernels = isa_name(isa),
+        .threads = pool_threads(be->compute.pool),
+        /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their norms */
+        .cache_type = highest == ISA_NONE ? TENSOR_F32 : TENSOR_F16,
+        .exact = highest == ISA_NONE,
+    };
+    *out = &be->base;
+    return 0;
+}
+
+void backend_close(struct backend **be)
+{
+    if (*be)
+        (*be)->ops->close(*be);
+    *be = NULL;
+}

@@ -1,0 +1,25 @@
+/* The keys and values of a conversation. Global layers keep every position of the context; sliding layers keep a ring of the
+ * window and one chunk of prefill, so that a chunk can be stored before it attends. */
+#ifndef WARD_ENGINE_KV_H
+#define WARD_ENGINE_KV_H
+
+#include "engine/backend.h"
+#include "model/config.h"
+
+struct kv_cache {
+    struct kv_layer *layers; /* [n_layers] */
+    int n_layers;
+    int context;             /* positions that a global layer keeps */
+    int chunk;               /* most rows stored at once */
+    int window;              /* of sliding layers */
+};
+
+WARD_CHECKED int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int chunk,
+                         struct ward_error *err);
+void kv_close(struct kv_cache *kv, struct backend *be);
+
+/* Whether a cache that holds positions 0..held-1 can go back to hold only 0..keep-1: the rings must still have the window
+ * before `keep`. */
+bool kv_can_rewind(const struct kv_cache *kv, int held, int keep);
+
+#endif

@@ -1,0 +1,97 @@
+#include "engine/model.h"
+
+#include "model/locate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int open_backend(struct backend **out, const struct ward_model_options *options, struct ward_error *err)
+{
+    const int isa = isa_parse(options->cpu_mask);
+    if (isa < 0)
+        return error_set(err, WARD_EINVAL, "cpu mask %s is unknown; expected none, avx2, avx512 or amx", options->cpu_mask);
+    if (options->device && strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
+        return error_set(err, WARD_EUNSUPPORTED, "device %s is not in this build; expected auto or cpu", options->device);
+    if (options->threads < 0 || options->threads > 1024)
+        return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
+    return backend_cpu_open(out, options->threads, (enum isa)isa, err);
+}
+
+int ward_model_open(ward_model **out, const char *path, const struct ward_model_options *options, struct ward_error *err)
+{
+    *out = NULL;
+    static const struct ward_model_options defaults;
+    struct ward_model *m = calloc(1, sizeof *m);
+    if (!m)
+        return error_no_memory(err, "the model", sizeof *m);
+    int rc = model_locate(&m->path, path, err);
+    if (!rc)
+        rc = config_read(&m->config, m->path, err);
+    if (!rc)
+        rc = tokenizer_open(&m->tokenizer, m->path, err);
+    if (!rc)
+        rc = chat_template_open(&m->chat, m->path, &m->config, m->tokenizer, err);
+    if (!rc)
+        rc = weights_open(&m->weights, m->path, &m->config, err);
+    if (!rc && tokenizer_size(m->tokenizer) > m->config.text.vocab_size)
+        rc = error_set(err, WARD_EFORMAT, "%s: the tokenizer has %d tokens, but the model's vocabulary is %d", m->path,
+                       tokenizer_size(m->tokenizer), m->config.text.vocab_size);
+    if (!rc)
+        rc = open_backend(&m->backend, options ? options : &defaults, err);
+    if (rc)
+        ward_model_close(&m);
+    *out = m;
+    return rc;
+}
+
+void ward_model_close(ward_model **model)
+{
+    struct ward_model *m = *model;
+    if (!m)
+        return;
+    backend_close(&m->backend);
+    weights_close(&m->weights);
+    tokenizer_close(&m->tokenizer);
+    free(m->path);
+    free(m);
+    *model = NULL;
+}
+
+void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
+{
+    *info = (struct ward_model_info){
+        .path = m->path,
+        .type = tensor_type_name(m->weights->type),
+        .device = m->backend->device,
+        .kernels = m->backend->kernels,
+        .threads = m->backend->threads,
+        .vocab_size = m->config.text.vocab_size,
+        .hidden_size = m->config.text.hidden_size,
+        .context_limit = m->config.text.max_positions,
+        .image_tokens = m->config.image_tokens,
+        .image_size = m->config.vision.image_size,
+        .has_chat_template = m->chat.present,
+    };
+}
+
+int ward_tokenize(const ward_model *m, const char *text, size_t length, bool parse_special, int32_t **ids, size_t *n,
+                  struct ward_error *err)
+{
+    struct ids list = {0};
+    const int rc = tokenizer_encode(m->tokenizer, text, length, parse_special ? TOKENIZE_SPECIAL : TOKENIZE_PLAIN, &list, err);
+    if (rc)
+        ids_free(&list);
+    *ids = list.at;
+    *n = list.n;
+    return rc;
+}
+
+int ward_detokenize(const ward_model *m, const int32_t *ids, size_t n, bool special, char **text, size_t *length, struct ward_error *err)
+{
+    return tokenizer_decode(m->tokenizer, ids, n, special, text, length, err);
+}
+
+void ward_free(void *allocated)
+{
+    free(allocated);
+}

@@ -1,0 +1,18 @@
+/* An open checkpoint. */
+#ifndef WARD_ENGINE_MODEL_H
+#define WARD_ENGINE_MODEL_H
+
+#include "engine/backend.h"
+#include "model/chat.h"
+#include "model/weights.h"
+
+struct ward_model {
+    char *path;
+    struct model_config config;
+    struct weights *weights;
+    struct tokenizer *tokenizer;
+    struct chat_template chat;
+    struct backend *backend;
+};
+
+#endif

@@ -1,0 +1,48 @@
+/* One conversation: what the KV cache holds, and how a prompt is brought into it. */
+#ifndef WARD_ENGINE_SESSION_H
+#define WARD_ENGINE_SESSION_H
+
+#include "engine/prompt.h"
+#include "engine/sample.h"
+#include "engine/text.h"
+#include "engine/vision.h"
+
+struct held_image {
+    int first;
+    uint64_t hash[2];
+};
+
+struct ward_session {
+    const struct ward_model *model;
+    int context;
+    struct kv_cache kv;
+    struct text_decoder text;
+    struct sampler sampler;
+    struct observer observer;
+
+    /* What the cache holds: tokens 0 .. n_held-1, and the images among them. */
+    int32_t *held;                  /* [context] */
+    int n_held;
+    struct held_image *held_images; /* [context / image tokens] */
+    int n_held_images;
+
+    float *features;         /* [image_tokens][D] of the image being prefilled, in the backend's memory */
+    uint8_t *pixels;         /* [size][size][3] */
+    float *planes;           /* [3][size][size] */
+    float *logits;           /* [V] of the last position, in host memory */
+    struct ward_logprob *top; /* [logprobs] */
+    int top_capacity;
+};
+
+struct prefill_report {
+    int cached_tokens, computed_tokens;
+    double image_ms, vision_ms, prefill_ms;
+};
+
+/* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last token. */
+WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt, const struct ward_generate_options *options,
+                                 struct prefill_report *report, struct ward_error *err);
+/* Appends one generated token and leaves the logits after it. There must be room: s->n_held < s->context. */
+void session_step(struct ward_session *s, int32_t id);
+
+#endif

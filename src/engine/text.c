@@ -1,0 +1,239 @@
+#include "engine/text.h"
+
+#include "base/half.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { SLIDING, GLOBAL };
+
+/* transformers' "default" and "linear" rope: base^(-2i/C), divided by the factor, all in float32. */
+static void rope_frequencies(float *out, const struct rope_config *rope, int head_dim)
+{
+    for (int i = 0; i < head_dim / 2; i++)
+        out[i] = (float)(1.0 / pow(rope->theta, (double)(2 * i) / head_dim)) / (float)rope->factor;
+}
+
+static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error *err)
+{
+    const struct text_config *c = t->config;
+    struct backend *be = t->be;
+    struct text_buffers *b = &t->b;
+    const size_t n = (size_t)rows, q = (size_t)c->n_heads * (size_t)c->head_dim, kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    const size_t half = (size_t)c->head_dim / 2;
+    /* Every input of a linear map is packed in this one buffer. */
+    size_t packed = be->ops->packed_size(be, rows, c->hidden_size);
+    const int other_inputs[] = {c->n_heads * c->head_dim, c->intermediate_size};
+    for (int i = 0; i < 2; i++) {
+        const size_t size = be->ops->packed_size(be, rows, other_inputs[i]);
+        packed = size > packed ? size : packed;
+    }
+    const struct {
+        void **buffer;
+        size_t bytes;
+    } wanted[] = {
+        {(void **)&b->hidden, n * (size_t)c->hidden_size * sizeof(float)},
+        {(void **)&b->norm, n * (size_t)c->hidden_size * sizeof(float)},
+        {(void **)&b->q, n * q * sizeof(float)},
+        {(void **)&b->attended, n * q * sizeof(float)},
+        {(void **)&b->k, n * kv * sizeof(float)},
+        {(void **)&b->v, n * kv * sizeof(float)},
+        {(void **)&b->gate, n * (size_t)c->intermediate_size * sizeof(float)},
+        {(void **)&b->up, n * (size_t)c->intermediate_size * sizeof(float)},
+        {(void **)&b->cosine, 2 * n * half * sizeof(float)},
+        {(void **)&b->sine, 2 * n * half * sizeof(float)},
+        {(void **)&b->logits, (size_t)c->vocab_size * sizeof(float)},
+        {&b->packed, packed},
+    };
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const int rc = be->ops->alloc(be, wanted[i].buffer, wanted[i].bytes, "the decoder's work buffers", err);
+        if (rc)
+            return rc;
+    }
+    b->host_cosine = malloc(2 * n * half * sizeof(float));
+    b->host_sine = malloc(2 * n * half * sizeof(float));
+    b->inverse_frequency = malloc(2 * half * sizeof(float));
+    b->lo = malloc(2 * n * sizeof(int));
+    b->hi = malloc(2 * n * sizeof(int));
+    if (!b->host_cosine || !b->host_sine || !b->inverse_frequency || !b->lo || !b->hi)
+        return error_no_memory(err, "the decoder's work buffers", 4 * n * half * sizeof(float));
+    b->rows = rows;
+    return 0;
+}
+
+int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config, const struct text_weights *weights, int rows,
+              struct ward_error *err)
+{
+    *t = (struct text_decoder){.be = be, .config = config, .weights = weights};
+    const int rc = allocate_buffers(t, rows, err);
+    if (rc) {
+        text_close(t);
+        return rc;
+    }
+    const int half = config->head_dim / 2;
+    rope_frequencies(t->b.inverse_frequency + SLIDING * half, &config->rope_sliding, config->head_dim);
+    rope_frequencies(t->b.inverse_frequency + GLOBAL * half, &config->rope_global, config->head_dim);
+    /* Gemma3TextScaledWordEmbedding: the scale is rounded to the type of the weights, as in training. */
+    const float scale = (float)sqrt((double)config->hidden_size);
+    if (be->exact || weights->embed.type == TENSOR_F32)
+        t->embed_scale = scale;
+    else if (weights->embed.type == TENSOR_BF16)
+        t->embed_scale = bf16_to_float(bf16_from_float(scale));
+    else
+        t->embed_scale = f16_to_float(f16_from_float(scale));
+    return 0;
+}
+
+void text_close(struct text_decoder *t)
+{
+    struct text_buffers *b = &t->b;
+    void *const buffers[] = {b->hidden, b->norm, b->q, b->attended, b->k, b->v, b->gate, b->up, b->cosine, b->sine, b->logits, b->packed};
+    for (size_t i = 0; t->be && i < sizeof buffers / sizeof *buffers; i++)
+        t->be->ops->release(t->be, buffers[i]);
+    free(b->host_cosine);
+    free(b->host_sine);
+    free(b->inverse_frequency);
+    free(b->lo);
+    free(b->hi);
+    *t = (struct text_decoder){0};
+}
+
+/* Angles as transformers computes them: float32 position times float32 frequency. */
+static void prepare_rotation(struct text_decoder *t, int first, int rows)
+{
+    struct text_buffers *b = &t->b;
+    const int half = t->config->head_dim / 2;
+    for (int kind = SLIDING; kind <= GLOBAL; kind++)
+        for (int r = 0; r < rows; r++) {
+            const size_t at = ((size_t)kind * (size_t)b->rows + (size_t)r) * (size_t)half;
+            for (int i = 0; i < half; i++) {
+                const float angle = (float)(first + r) * b->inverse_frequency[kind * half + i];
+                b->host_cosine[at + (size_t)i] = cosf(angle);
+                b->host_sine[at + (size_t)i] = sinf(angle);
+            }
+        }
+    const size_t bytes = (size_t)(rows * half) * sizeof(float), global = (size_t)b->rows * (size_t)half;
+    for (size_t at = 0; at <= global; at += global) {
+        t->be->ops->write(t->be, b->cosine + at, b->host_cosine + at, bytes);
+        t->be->ops->write(t->be, b->sine + at, b->host_sine + at, bytes);
+    }
+}
+
+/* What each row sees, as one interval of positions: everything up to itself, or to the end of the image that it belongs to; on
+ * sliding layers no further back than the window. transformers 5's create_masks_for_vision_model: AND(window, OR(causal,
+ * same image)), so a window shorter than an image cuts what lies before a row, never what lies after it. */
+static void prepare_mask(struct text_decoder *t, int first, int rows, const struct text_image *images, int n_images)
+{
+    struct text_buffers *b = &t->b;
+    const int window = t->config->sliding_window;
+    for (int r = 0; r < rows; r++) {
+        const int position = first + r;
+        b->lo[GLOBAL * b->rows + r] = 0;
+        b->lo[SLIDING * b->rows + r] = position - window + 1 > 0 ? position - window + 1 : 0;
+        b->hi[GLOBAL * b->rows + r] = b->hi[SLIDING * b->rows + r] = position + 1;
+    }
+    for (int i = 0; i < n_images; i++)
+        for (int r = images[i].first - first; r < images[i].first - first + images[i].rows; r++)
+            b->hi[GLOBAL * b->rows + r] = b->hi[SLIDING * b->rows + r] = images[i].first + images[i].rows;
+}
+
+/* hidden += norm(attention(norm(hidden))) */
+static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache, int kind, int first, int rows)
+{
+    const struct text_config *c = t->config;
+    const struct backend_ops *ops = t->be->ops;
+    struct backend *be = t->be;
+    struct text_buffers *b = &t->b;
+    const float eps = (float)c->rms_norm_eps;
+    const size_t angles = (size_t)kind * (size_t)b->rows * (size_t)(c->head_dim / 2);
+
+    ops->rms_norm(be, b->norm, b->hidden, w->input_norm, rows, c->hidden_size, eps);
+    /* What decides which positions are seen is worth float32: it costs a tenth of the layer's products and leaves half of the
+     * error that rounding every product's input to bf16 makes (docs/parity.md). */
+    const struct linear qkv[] = {
+        {.out = b->q, .w = &w->q, .exact = true}, {.out = b->k, .w = &w->k, .exact = true}, {.out = b->v, .w = &w->v, .exact = true}};
+    ops->linear(be, b->norm, rows, qkv, 3, b->packed);
+    ops->norm_rotate(be, b->q, rows, c->n_heads, c->head_dim, w->q_norm, eps, b->cosine + angles, b->sine + angles);
+    ops->norm_rotate(be, b->k, rows, c->n_kv_heads, c->head_dim, w->k_norm, eps, b->cosine + angles, b->sine + angles);
+    ops->store(be, cache, b->k, b->v, first, rows);
+    const struct attention attention = {
+        .out = b->attended,
+        .q = b->q,
+        .k = cache->k,
+        .v = cache->v,
+        .type = cache->type,
+        .rows = rows,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .capacity = cache->capacity,
+        .lo = b->lo + kind * b->rows,
+        .hi = b->hi + kind * b->rows,
+        .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
+        .exact = true,
+    };
+    ops->attention(be, &attention);
+    const struct linear output = {.out = b->norm, .w = &w->o};
+    ops->linear(be, b->attended, rows, &output, 1, b->packed);
+    ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, rows, c->hidden_size, eps);
+}
+
+/* hidden += norm(down(gelu(gate(x)) * up(x))), x = norm(hidden) */
+static void mlp_block(struct text_decoder *t, const struct text_layer *w, int rows)
+{
+    const struct text_config *c = t->config;
+    const struct backend_ops *ops = t->be->ops;
+    struct backend *be = t->be;
+    struct text_buffers *b = &t->b;
+    const float eps = (float)c->rms_norm_eps;
+
+    ops->rms_norm(be, b->norm, b->hidden, w->pre_feedforward_norm, rows, c->hidden_size, eps);
+    const struct linear gate_up[] = {{.out = b->gate, .w = &w->gate}, {.out = b->up, .w = &w->up}};
+    ops->linear(be, b->norm, rows, gate_up, 2, b->packed);
+    ops->gelu_multiply(be, b->gate, b->gate, b->up, (size_t)rows * (size_t)c->intermediate_size);
+    const struct linear down = {.out = b->norm, .w = &w->down};
+    ops->linear(be, b->gate, rows, &down, 1, b->packed);
+    ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, rows, c->hidden_size, eps);
+}
+
+/* hidden = embeddings of the tokens; the rows of an image are its features, which are not scaled. */
+static void embed(struct text_decoder *t, const int32_t *ids, int first, int rows, const struct text_image *images, int n_images)
+{
+    const size_t width = (size_t)t->config->hidden_size;
+    int done = 0;
+    for (int i = 0; i <= n_images; i++) {
+        const int until = i < n_images ? images[i].first - first : rows;
+        t->be->ops->embed(t->be, t->b.hidden + (size_t)done * width, &t->weights->embed, ids + done, until - done, t->embed_scale);
+        if (i < n_images)
+            t->be->ops->write(t->be, t->b.hidden + (size_t)until * width, images[i].features,
+                              (size_t)images[i].rows * width * sizeof(float));
+        done = i < n_images ? until + images[i].rows : rows;
+    }
+}
+
+void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows, const struct text_image *images,
+                  int n_images, const struct observer *observer)
+{
+    const struct text_config *c = t->config;
+    prepare_rotation(t, first, rows);
+    prepare_mask(t, first, rows, images, n_images);
+    embed(t, ids, first, rows, images, n_images);
+    observe(observer, t->be, "text.embeddings", -1, first, rows, c->hidden_size, t->b.hidden);
+    for (int l = 0; l < c->n_layers; l++) {
+        attention_block(t, &t->weights->layers[l], &kv->layers[l], c->global[l] ? GLOBAL : SLIDING, first, rows);
+        mlp_block(t, &t->weights->layers[l], rows);
+        observe(observer, t->be, "text.layer", l, first, rows, c->hidden_size, t->b.hidden);
+    }
+}
+
+void text_logits(struct text_decoder *t, int row, int position, const struct observer *observer)
+{
+    const struct text_config *c = t->config;
+    struct text_buffers *b = &t->b;
+    t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, 1, c->hidden_size,
+                         (float)c->rms_norm_eps);
+    observe(observer, t->be, "text.norm", -1, position, 1, c->hidden_size, b->norm);
+    const struct linear head = {.out = b->logits, .w = &t->weights->head};
+    t->be->ops->linear(t->be, b->norm, 1, &head, 1, b->packed);
+    observe(observer, t->be, "text.logits", -1, position, 1, c->vocab_size, b->logits);
+}

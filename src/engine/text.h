@@ -1,0 +1,50 @@
+/* The Gemma 3 text decoder. Reference: transformers' modeling_gemma3, Gemma3TextModel. */
+#ifndef WARD_ENGINE_TEXT_H
+#define WARD_ENGINE_TEXT_H
+
+#include "engine/kv.h"
+#include "engine/observe.h"
+#include "model/weights.h"
+
+/* Work buffers for at most `rows` positions at a time, in the backend's memory. D hidden, I intermediate, H heads, K key-value
+ * heads, C head_dim, V vocabulary. */
+struct text_buffers {
+    int rows;
+    float *hidden;             /* [rows][D] the residual stream */
+    float *norm;               /* [rows][D] */
+    float *q, *attended;       /* [rows][H*C] */
+    float *k, *v;              /* [rows][K*C] */
+    float *gate, *up;          /* [rows][I] */
+    float *cosine, *sine;      /* [2][rows][C/2]: sliding layers, then global ones */
+    float *logits;             /* [V] */
+    void *packed;              /* for linear */
+    float *host_cosine, *host_sine; /* [2][rows][C/2], where they are computed */
+    float *inverse_frequency;  /* [2][C/2] */
+    int *lo, *hi;              /* [2][rows] interval of positions that each row sees */
+};
+
+struct text_decoder {
+    struct backend *be;
+    const struct text_config *config;
+    const struct text_weights *weights;
+    struct text_buffers b;
+    float embed_scale;
+};
+
+WARD_CHECKED int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config,
+                           const struct text_weights *weights, int rows, struct ward_error *err);
+void text_close(struct text_decoder *t);
+
+/* A run of positions with the features of one image in place of embeddings. */
+struct text_image {
+    int first, rows;       /* positions; the whole run lies within one call */
+    const float *features; /* [rows][D] in the backend's memory */
+};
+
+/* Computes positions first .. first + rows - 1 (rows <= b.rows), extending the cache, and leaves the hidden rows in b.hidden. */
+void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows, const struct text_image *images,
+                  int n_images, const struct observer *observer);
+/* The logits of row `row` of the last text_forward, in b.logits. */
+void text_logits(struct text_decoder *t, int row, int position, const struct observer *observer);
+
+#endif
