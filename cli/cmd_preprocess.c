@@ -161,7 +161,7 @@ static void read_image(struct ward_image *image, const struct preprocess_options
         mapping_close(&file);
     }
     if (rc == 0 && o->pad) {
-        rc = image_pad(image, &err);
+        rc = image_pad(image, o->image_path, &err);
         if (rc)
             image_clear(image);
     }

@@ -150,14 +150,14 @@ int image_decode(struct ward_image *out, const uint8_t *bytes, size_t length, co
     return 0;
 }
 
-int image_pad(struct ward_image *image, struct ward_error *err)
+int image_pad(struct ward_image *image, const char *name, struct ward_error *err)
 {
     const size_t w = (size_t)image->width, h = (size_t)image->height, side = w > h ? w : h;
     if (w == h)
         return 0;
     if ((uint64_t)side * side > MAX_PIXELS)
-        return error_set(err, WARD_EINVAL, "an image of %zu x %zu pixels cannot be padded: the square may have %llu",
-                         w, h, (unsigned long long)MAX_PIXELS);
+        return error_set(err, WARD_EINVAL, "%s: %zu x %zu pixels cannot be padded to a square: it may have at most %llu", name, w,
+                         h, (unsigned long long)MAX_PIXELS);
     uint8_t *square = calloc(side * side, 3);
     if (!square)
         return error_no_memory(err, "padding an image", side * side * 3);
@@ -229,9 +229,11 @@ int ward_image_read(ward_image **out, const void *bytes, size_t length, const ch
     ward_image *image = malloc(sizeof *image);
     if (!image)
         return error_no_memory(err, "an image", sizeof *image);
-    int rc = image_decode(image, bytes, length, name ? name : "image", warning, err);
+    if (!name)
+        name = "image";
+    int rc = image_decode(image, bytes, length, name, warning, err);
     if (!rc && options && options->pad)
-        rc = image_pad(image, err);
+        rc = image_pad(image, name, err);
     if (rc) {
         ward_image_close(&image);
         return rc;

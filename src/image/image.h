@@ -19,8 +19,9 @@ WARD_CHECKED int image_decode(struct ward_image *out, const uint8_t *bytes, size
                               char warning[256], struct ward_error *err);
 void image_clear(struct ward_image *image);
 
-/* Pads with black to a centred square; an odd pixel goes right or below. In place; unchanged on failure. */
-WARD_CHECKED int image_pad(struct ward_image *image, struct ward_error *err);
+/* Pads with black to a centred square; an odd pixel goes right or below. In place; unchanged on failure. `name` is the
+ * file to name in errors. */
+WARD_CHECKED int image_pad(struct ward_image *image, const char *name, struct ward_error *err);
 
 /* Pillow 13's Image.resize(BILINEAR), bit for bit (antialiased; the order of its passes included).
  * out: [out_height][out_width][3]. */

@@ -216,7 +216,7 @@ static void test_pad(void **state)
         struct ward_image image = {.width = w, .height = h, .rgb = malloc((size_t)(w * h * 3))};
         assert_non_null(image.rgb);
         memset(image.rgb, 200, (size_t)(w * h * 3));
-        assert_int_equal(image_pad(&image, NULL), 0);
+        assert_int_equal(image_pad(&image, "film", NULL), 0);
         assert_int_equal(image.width, side);
         assert_int_equal(image.height, side);
         for (int y = 0; y < side; y++)
@@ -236,8 +236,8 @@ static void test_pad_refuses(void **state)
     uint8_t *row = calloc(100000, 3);
     struct ward_image image = {.width = 100000, .height = 1, .rgb = row};
     struct ward_error err = {0};
-    assert_int_equal(image_pad(&image, &err), WARD_EINVAL);
-    assert_non_null(strstr(err.text, "100000 x 1"));
+    assert_int_equal(image_pad(&image, "film", &err), WARD_EINVAL);
+    assert_non_null(strstr(err.text, "film: 100000 x 1 pixels"));
     assert_ptr_equal(image.rgb, row);
     assert_int_equal(image.width, 100000);
     free(row);
@@ -250,7 +250,7 @@ static void test_hash(void **state)
     assert_memory_equal(a.hash, b.hash, sizeof a.hash); /* other bytes, same pixels */
     assert_true(a.hash[0] != c.hash[0] && a.hash[1] != c.hash[1]);
     const uint64_t before[2] = {a.hash[0], a.hash[1]};
-    assert_int_equal(image_pad(&a, NULL), 0);
+    assert_int_equal(image_pad(&a, "film", NULL), 0);
     assert_true(a.hash[0] != before[0] && a.hash[1] != before[1]);
     image_clear(&a);
     image_clear(&b);
@@ -486,7 +486,8 @@ static void test_jpeg_warnings(void **state)
     (void)state;
     size_t length;
     uint8_t *bytes = load("ycc420-progressive.jpg", &length), *cut = bytes;
-    for (uint8_t *scan = bytes; (scan = memmem(scan, (size_t)(bytes + length - scan), "\xff\xc4", 2)) != NULL; scan += 2)
+    const uint8_t *end = bytes + length;
+    for (uint8_t *scan = bytes; (scan = memmem(scan, (size_t)(end - scan), "\xff\xc4", 2)) != NULL; scan += 2)
         cut = scan; /* the tables of the last scan */
     memcpy(cut, "\xff\xd9", 2);
     struct ward_image image;
