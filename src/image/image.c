@@ -156,8 +156,8 @@ int image_pad(struct ward_image *image, const char *name, struct ward_error *err
     if (w == h)
         return 0;
     if ((uint64_t)side * side > MAX_PIXELS)
-        return error_set(err, WARD_EINVAL, "%s: %zu x %zu pixels cannot be padded: the square may have %llu", name, w, h,
-                         (unsigned long long)MAX_PIXELS);
+        return error_set(err, WARD_EINVAL, "%s: %zu x %zu pixels cannot be padded: the square may have %llu", name, w,
+                         h, (unsigned long long)MAX_PIXELS);
     uint8_t *square = calloc(side * side, 3);
     if (!square)
         return error_no_memory(err, "padding an image", side * side * 3);
