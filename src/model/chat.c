@@ -1,6 +1,6 @@
-/* A conversation as token ids. Text gathers until a control token cuts it, and is tokenized then: so a message's text meets the
- * template's newlines before it is cut into tokens, as it does when the template writes one string, but cannot bring control tokens
- * of its own. */
+/* A conversation as token ids. Text gathers until a control token cuts it, and is tokenized then: so a message's text
+ * meets the template's newlines before it is cut into tokens, as it does when the template writes one string, but
+ * cannot bring control tokens of its own. */
 #include "model/chat.h"
 
 #include "base/utf8.h"
@@ -18,7 +18,7 @@ struct prompt {
     size_t length, capacity;
 };
 
-/* ---- writing ------------------------------------------------------------------------------------------------------------ */
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 static int put_text(struct prompt *p, const char *text, size_t length)
 {
@@ -71,14 +71,14 @@ static int put_image(struct prompt *p)
     return rc ? rc : put_string(p, "\n\n");
 }
 
-/* ---- trimming ----------------------------------------------------------------------------------------------------------- */
+/* ---- trimming --------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the white space character at text, or 0. White space is what Python's str.isspace() says, since Jinja's trim is
- * str.strip(): U+001C to U+001F belong to it. */
+/* Bytes of the white space character at text, or 0. White space is what Python's str.isspace() says, since Jinja's trim
+ * is str.strip(): U+001C to U+001F belong to it. */
 static size_t space_length(const char *text, size_t length)
 {
-    static const char wide[][4] = {"\xc2\x85", "\xc2\xa0", "\xe1\x9a\x80", "\xe2\x80\xa8", "\xe2\x80\xa9", "\xe2\x80\xaf",
-                                   "\xe2\x81\x9f", "\xe3\x80\x80"};
+    static const char wide[][4] = {"\xc2\x85",     "\xc2\xa0",     "\xe1\x9a\x80", "\xe2\x80\xa8",
+                                   "\xe2\x80\xa9", "\xe2\x80\xaf", "\xe2\x81\x9f", "\xe3\x80\x80"};
     const uint8_t first = length ? (uint8_t)text[0] : 0;
     if ((first >= '\t' && first <= '\r') || (first >= 0x1c && first <= ' '))
         return 1;
@@ -108,7 +108,7 @@ static int put_trimmed(struct prompt *p, const char *text)
     return put_text(p, text, length);
 }
 
-/* ---- turns -------------------------------------------------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------------------------------------ */
 
 static int put_parts(struct prompt *p, const struct ward_message *message, bool trimmed)
 {
@@ -176,7 +176,8 @@ static int put_conversation(struct prompt *p, const struct ward_message *message
     for (size_t i = 0; i < n && !rc; i++) {
         const bool user = i % 2 == 0;
         if (!has_role(&messages[i], user ? "user" : "assistant"))
-            return error_set(p->err, WARD_EINVAL, "roles must alternate user, assistant, user, ...; message %zu is not the %s's", i + 1,
+            return error_set(p->err, WARD_EINVAL,
+                             "roles must alternate user, assistant, user, ...; message %zu is not the %s's", i + 1,
                              user ? "user" : "assistant");
         rc = put_turn(p, &messages[i], user ? "user" : "model", i ? NULL : prefix);
     }
@@ -193,7 +194,9 @@ int chat_encode(const struct chat_template *chat, const struct model_config *con
     if (!rc && chat->present)
         rc = put_conversation(&p, messages, n_messages);
     else if (!rc && (n_messages != 1 || !has_role(messages, "user")))
-        rc = error_set(err, WARD_EINVAL, "this checkpoint has no chat template: it continues one message of the user, and no conversation");
+        rc = error_set(
+            err, WARD_EINVAL,
+            "this checkpoint has no chat template: it continues one message of the user, and no conversation");
     else if (!rc)
         rc = put_parts(&p, messages, false);
     if (!rc)

@@ -1,5 +1,6 @@
-/* The chat template of Gemma 3 and MedGemma, and the prompt as the processor of transformers makes it of it: turns, system text
- * folded into the first user turn, images expanded to their tokens. A user's text cannot forge control tokens. */
+/* The chat template of Gemma 3 and MedGemma, and the prompt as the processor of transformers makes it of it: turns,
+ * system text folded into the first user turn, images expanded to their tokens. A user's text cannot forge control
+ * tokens. */
 #ifndef WARD_MODEL_CHAT_H
 #define WARD_MODEL_CHAT_H
 
@@ -13,15 +14,16 @@ struct chat_template {
     int32_t thinking_start, thinking_end;
 };
 
-/* Finds the template of a checkpoint: chat_template.jinja, chat_template.json or tokenizer_config.json's. One that is not Gemma 3's
- * is refused. */
+/* Finds the template of a checkpoint: chat_template.jinja, chat_template.json or tokenizer_config.json's. One that is
+ * not Gemma 3's is refused. */
 WARD_CHECKED int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
                                     const struct tokenizer *tokenizer, struct ward_error *err);
 
-/* The token ids of a conversation, with bos and, when the template is present, the opening of the answer's turn. Each image becomes
- * two newlines, boi, config->image_tokens image tokens, eoi, two newlines, merged with the text around it before it is tokenized.
- * Parts are given in order; the text of images is not read. */
-WARD_CHECKED int chat_encode(const struct chat_template *chat, const struct model_config *config, const struct tokenizer *tokenizer,
-                             const struct ward_message *messages, size_t n_messages, struct ids *out, struct ward_error *err);
+/* The token ids of a conversation, with bos and, when the template is present, the opening of the answer's turn. Each
+ * image becomes two newlines, boi, config->image_tokens image tokens, eoi, two newlines, merged with the text around it
+ * before it is tokenized. Parts are given in order; the text of images is not read. */
+WARD_CHECKED int chat_encode(const struct chat_template *chat, const struct model_config *config,
+                             const struct tokenizer *tokenizer, const struct ward_message *messages, size_t n_messages,
+                             struct ids *out, struct ward_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* Which chat template a checkpoint has. ward runs no Jinja: it knows the one template of Gemma 3 and MedGemma, and refuses others. */
+/* Which chat template a checkpoint has. ward runs no Jinja: it knows the one template of Gemma 3 and MedGemma, and
+ * refuses others. */
 #include "base/json.h"
 #include "base/mapping.h"
 #include "model/chat.h"
@@ -41,7 +42,7 @@ static const char gemma_template[] =
     "{%endfor%}"
     "{%ifadd_generation_prompt%}{{'<start_of_turn>model\n'}}{%endif%}";
 
-/* ---- comparing ---------------------------------------------------------------------------------------------------------- */
+/* ---- comparing -------------------------------------------------------------------------------------------------- */
 
 static bool is_space(char c)
 {
@@ -88,7 +89,8 @@ static const char *canonical_tag(const char *at, bool *trims, char **out)
     return at;
 }
 
-/* Two templates that differ in the layout of their source only have the same canonical form. out is as long as text, and a bit. */
+/* Two templates that differ in the layout of their source only have the same canonical form. out is as long as text,
+ * and a bit. */
 static void canonical(const char *text, char *out)
 {
     bool trims = false; /* the tag before trims what follows it */
@@ -120,10 +122,11 @@ static int check_template(const char *text, const char *name, struct ward_error 
     free(form);
     if (known)
         return 0;
-    return error_set(err, WARD_EUNSUPPORTED, "%s: has a chat template other than Gemma 3's, the only one that ward knows", name);
+    return error_set(err, WARD_EUNSUPPORTED,
+                     "%s: has a chat template other than Gemma 3's, the only one that ward knows", name);
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------------------ */
+/* ---- finding ---------------------------------------------------------------------------------------------------- */
 
 static int read_jinja(bool *present, const char *path, struct ward_error *err)
 {
@@ -189,21 +192,23 @@ static int find_template(bool *present, const char *folder, struct ward_error *e
     return rc;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------------------------------- */
+/* ---- tokens ----------------------------------------------------------------------------------------------------- */
 
-static int find_token(int32_t *id, const struct tokenizer *tokenizer, const char *text, const char *folder, struct ward_error *err)
+static int find_token(int32_t *id, const struct tokenizer *tokenizer, const char *text, const char *folder,
+                      struct ward_error *err)
 {
     *id = tokenizer_id(tokenizer, text);
     return *id >= 0 ? 0 : error_set(err, WARD_EFORMAT, "%s: the tokenizer has no %s", folder, text);
 }
 
-static int find_image_token(int32_t *id, int expected, const struct tokenizer *tokenizer, const char *text, const char *folder,
-                            struct ward_error *err)
+static int find_image_token(int32_t *id, int expected, const struct tokenizer *tokenizer, const char *text,
+                            const char *folder, struct ward_error *err)
 {
     const int rc = find_token(id, tokenizer, text, folder, err);
     if (rc || *id == expected)
         return rc;
-    return error_set(err, WARD_EFORMAT, "%s: %s is %d for the tokenizer, but %d in config.json", folder, text, (int)*id, expected);
+    return error_set(err, WARD_EFORMAT, "%s: %s is %d for the tokenizer, but %d in config.json", folder, text, (int)*id,
+                     expected);
 }
 
 int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,

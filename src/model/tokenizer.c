@@ -7,14 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- growing arrays --------------------------------------------------------------------------------------------------- */
+/* ---- growing arrays --------------------------------------------------------------------------------------------- */
 
-int vocabulary_reserve(void *array, size_t *capacity, size_t n, size_t size, size_t limit, const char *name, struct ward_error *err)
+int vocabulary_reserve(void *array, size_t *capacity, size_t n, size_t size, size_t limit, const char *name,
+                       struct ward_error *err)
 {
     if (n <= *capacity)
         return 0;
     if (n > limit)
-        return error_set(err, WARD_EFORMAT, "%s: a list is longer than the %zu entries that a tokenizer may have", name, limit);
+        return error_set(err, WARD_EFORMAT, "%s: a list is longer than the %zu entries that a tokenizer may have", name,
+                         limit);
     size_t wanted = *capacity < 64 ? 64 : *capacity + *capacity / 2, bytes;
     if (wanted < n)
         wanted = n;
@@ -38,7 +40,8 @@ void ids_free(struct ids *ids)
 int ids_append(struct ids *ids, int32_t id, struct ward_error *err)
 {
     if (ids->n == ids->capacity) {
-        const int rc = vocabulary_reserve(&ids->at, &ids->capacity, ids->n + 1, sizeof *ids->at, SIZE_MAX, "the tokens", err);
+        const int rc =
+            vocabulary_reserve(&ids->at, &ids->capacity, ids->n + 1, sizeof *ids->at, SIZE_MAX, "the tokens", err);
         if (rc)
             return rc;
     }
@@ -46,7 +49,9 @@ int ids_append(struct ids *ids, int32_t id, struct ward_error *err)
     return 0;
 }
 
-/* ---- hash tables ------------------------------------------------------------------------------------------------------ */
+/* ---- hash tables ------------------------------------------------------------------------------------------------ */
+
+enum { LOOK_AHEAD = 16 }; /* entries whose slot is fetched while others are stored */
 
 static const uint64_t hash_factor = 0x9e3779b97f4a7c15u;
 
@@ -91,13 +96,15 @@ static uint64_t slot_tag(uint64_t hash)
     return hash & 0xffffffff00000000u;
 }
 
-/* The slot for `hash` whose entry `same` accepts, or the empty one where it belongs; NULL when too many lie before it. */
+/* The slot for `hash` whose entry `same` accepts, or the empty one where it belongs; NULL when too many lie before it.
+ */
 typedef bool same_fn(const struct tokenizer *t, size_t entry, const void *key);
 
-static inline uint64_t *table_slot(const struct tokenizer *t, const struct hash_table *table, uint64_t hash, same_fn *same,
-                                   const void *key)
+static inline uint64_t *table_slot(const struct tokenizer *t, const struct hash_table *table, uint64_t hash,
+                                   same_fn *same, const void *key)
 {
-    for (size_t probe = 0, at = hash & table->mask; probe < VOCABULARY_MAX_PROBES; probe++, at = (at + 1) & table->mask) {
+    for (size_t probe = 0, at = hash & table->mask; probe < VOCABULARY_MAX_PROBES;
+         probe++, at = (at + 1) & table->mask) {
         const uint64_t slot = table->slots[at];
         if (!slot || (slot_tag(slot) == slot_tag(hash) && same(t, (uint32_t)slot - 1, key)))
             return &table->slots[at];
@@ -110,7 +117,7 @@ static int collision(const char *name, struct ward_error *err)
     return error_set(err, WARD_EFORMAT, "%s: its entries are made to collide, which a tokenizer's are not", name);
 }
 
-/* ---- pieces ----------------------------------------------------------------------------------------------------------- */
+/* ---- pieces ----------------------------------------------------------------------------------------------------- */
 
 struct text_key {
     const char *text;
@@ -124,7 +131,8 @@ static inline bool same_text(const struct tokenizer *t, size_t entry, const void
     return piece->length == key->length && !memcmp(t->bytes + piece->offset, key->text, key->length);
 }
 
-static int add_bytes(struct tokenizer *t, const char *text, size_t length, uint32_t *offset, const char *name, struct ward_error *err)
+static int add_bytes(struct tokenizer *t, const char *text, size_t length, uint32_t *offset, const char *name,
+                     struct ward_error *err)
 {
     const int rc = vocabulary_reserve(&t->bytes, &t->bytes_capacity, t->n_bytes + length, 1, UINT32_MAX, name, err);
     if (rc)
@@ -143,7 +151,8 @@ static int index_piece(struct tokenizer *t, int32_t id, const char *name, struct
     if (!slot)
         return collision(name, err);
     if (*slot)
-        return error_set(err, WARD_EFORMAT, "%s: tokens %d and %d are the same text", name, (int)((uint32_t)*slot - 1), (int)id);
+        return error_set(err, WARD_EFORMAT, "%s: tokens %d and %d are the same text", name, (int)((uint32_t)*slot - 1),
+                         (int)id);
     *slot = slot_tag(hash) | ((uint32_t)id + 1);
     return 0;
 }
@@ -151,22 +160,33 @@ static int index_piece(struct tokenizer *t, int32_t id, const char *name, struct
 int vocabulary_index(struct tokenizer *t, const char *name, struct ward_error *err)
 {
     free(t->by_text.slots);
+    t->by_text.slots = NULL;
+    if (!t->size)
+        return error_set(err, WARD_EFORMAT, "%s: has no tokens", name);
     int rc = table_open(&t->by_text, (size_t)t->size, name, err);
-    for (int32_t id = 0; id < t->size && !rc; id++)
+    for (int32_t id = 0; id < t->size && !rc; id++) {
+        if (id + LOOK_AHEAD < t->size) {
+            const struct piece *later = &t->pieces[id + LOOK_AHEAD];
+            __builtin_prefetch(&t->by_text.slots[hash_text(t->bytes + later->offset, later->length) & t->by_text.mask],
+                               1);
+        }
         if (t->pieces[id].length)
             rc = index_piece(t, id, name, err);
+    }
     return rc;
 }
 
-int vocabulary_add(struct tokenizer *t, const char *text, size_t length, int64_t id, const char *name, struct ward_error *err)
+int vocabulary_add(struct tokenizer *t, const char *text, size_t length, int64_t id, const char *name,
+                   struct ward_error *err)
 {
     if (id < 0 || id >= VOCABULARY_MAX_ID)
-        return error_set(err, WARD_EFORMAT, "%s: has a token with id %lld; ids from 0 to %d are expected", name, (long long)id,
-                         VOCABULARY_MAX_ID - 1);
+        return error_set(err, WARD_EFORMAT, "%s: has a token with id %lld; ids from 0 to %d are expected", name,
+                         (long long)id, VOCABULARY_MAX_ID - 1);
     if (!length || length > VOCABULARY_MAX_PIECE)
-        return error_set(err, WARD_EFORMAT, "%s: token %lld is %zu bytes long; 1 to %d are expected", name, (long long)id, length,
-                         VOCABULARY_MAX_PIECE);
-    int rc = vocabulary_reserve(&t->pieces, &t->pieces_capacity, (size_t)id + 1, sizeof *t->pieces, VOCABULARY_MAX_ID, name, err);
+        return error_set(err, WARD_EFORMAT, "%s: token %lld is %zu bytes long; 1 to %d are expected", name,
+                         (long long)id, length, VOCABULARY_MAX_PIECE);
+    int rc = vocabulary_reserve(&t->pieces, &t->pieces_capacity, (size_t)id + 1, sizeof *t->pieces, VOCABULARY_MAX_ID,
+                                name, err);
     if (rc)
         return rc;
     if (id >= t->size) {
@@ -182,17 +202,41 @@ int vocabulary_add(struct tokenizer *t, const char *text, size_t length, int64_t
     piece->length = (uint16_t)length;
     if (!t->by_text.slots)
         return 0;
-    return 2 * (size_t)t->size > t->by_text.mask + 1 ? vocabulary_index(t, name, err) : index_piece(t, (int32_t)id, name, err);
+    return (size_t)t->size > (t->by_text.mask + 1) / 4 * 3 ? vocabulary_index(t, name, err)
+                                                           : index_piece(t, (int32_t)id, name, err);
+}
+
+static int32_t find_hashed(const struct tokenizer *t, const char *text, size_t length, uint64_t hash)
+{
+    const struct text_key key = {text, length};
+    const uint64_t *slot = table_slot(t, &t->by_text, hash, same_text, &key);
+    return slot && *slot ? (int32_t)((uint32_t)*slot - 1) : -1;
 }
 
 int32_t vocabulary_find(const struct tokenizer *t, const char *text, size_t length)
 {
-    const struct text_key key = {text, length};
-    const uint64_t *slot = table_slot(t, &t->by_text, hash_text(text, length), same_text, &key);
-    return slot && *slot ? (int32_t)((uint32_t)*slot - 1) : -1;
+    return find_hashed(t, text, length, hash_text(text, length));
 }
 
-/* ---- merges ----------------------------------------------------------------------------------------------------------- */
+void vocabulary_find_all(const struct tokenizer *t, struct text_query *queries, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        queries[i].hash = hash_text(queries[i].text, queries[i].length);
+        __builtin_prefetch(&t->by_text.slots[queries[i].hash & t->by_text.mask]);
+    }
+    /* Most entries lie where their hash says. */
+    for (size_t i = 0; i < n; i++) {
+        const uint64_t slot = t->by_text.slots[queries[i].hash & t->by_text.mask];
+        queries[i].id = slot ? (int32_t)((uint32_t)slot - 1) : 0;
+        __builtin_prefetch(&t->pieces[queries[i].id]);
+    }
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(t->bytes + t->pieces[queries[i].id].offset);
+    for (size_t i = 0; i < n; i++)
+        queries[i].id = find_hashed(t, queries[i].text, queries[i].length, queries[i].hash);
+}
+
+/* ---- merges ----------------------------------------------------------------------------------------------------- */
 
 static inline bool same_pair(const struct tokenizer *t, size_t entry, const void *user)
 {
@@ -202,8 +246,8 @@ static inline bool same_pair(const struct tokenizer *t, size_t entry, const void
 
 int vocabulary_add_merge(struct tokenizer *t, struct merge merge, const char *name, struct ward_error *err)
 {
-    const int rc = vocabulary_reserve(&t->merges, &t->merges_capacity, t->n_merges + 1, sizeof *t->merges, VOCABULARY_MAX_MERGES,
-                                      name, err);
+    const int rc = vocabulary_reserve(&t->merges, &t->merges_capacity, t->n_merges + 1, sizeof *t->merges,
+                                      VOCABULARY_MAX_MERGES, name, err);
     if (!rc)
         t->merges[t->n_merges++] = merge;
     return rc;
@@ -213,12 +257,17 @@ static int index_merges(struct tokenizer *t, const char *name, struct ward_error
 {
     int rc = table_open(&t->by_pair, t->n_merges, name, err);
     for (size_t i = 0; i < t->n_merges && !rc; i++) {
+        if (i + LOOK_AHEAD < t->n_merges) {
+            const struct merge *later = &t->merges[i + LOOK_AHEAD];
+            __builtin_prefetch(&t->by_pair.slots[hash_pair(later->left, later->right) & t->by_pair.mask], 1);
+        }
         const uint64_t hash = hash_pair(t->merges[i].left, t->merges[i].right);
         uint64_t *slot = table_slot(t, &t->by_pair, hash, same_pair, &t->merges[i]);
         if (!slot)
             rc = collision(name, err);
         else if (*slot)
-            rc = error_set(err, WARD_EFORMAT, "%s: merges %zu and %zu are the same pair", name, (size_t)(uint32_t)*slot - 1, i);
+            rc = error_set(err, WARD_EFORMAT, "%s: merges %zu and %zu are the same pair", name,
+                           (size_t)(uint32_t)*slot - 1, i);
         else
             *slot = slot_tag(hash) | (i + 1);
     }
@@ -232,13 +281,14 @@ int64_t vocabulary_find_merge(const struct tokenizer *t, int32_t left, int32_t r
     return slot && *slot ? (int64_t)(uint32_t)*slot - 1 : -1;
 }
 
-/* ---- added tokens ----------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ----------------------------------------------------------------------------------------------- */
 
 /* <b>, </table>: mark-up of ordinary text, which a user may write. Gemma's vocabulary holds these. */
 static bool is_html_tag(const char *text, size_t length)
 {
     static const char names[] =
-        " a b bbox blockquote body caption code div em footer h1 h2 h3 h4 h5 h6 html i iframe img li s span strong sub sup table tbody"
+        " a b bbox blockquote body caption code div em footer h1 h2 h3 h4 h5 h6 html i iframe img li s span strong sub "
+        "sup table tbody"
         " td tfoot th thead tr u ul ";
     char name[16];
     if (length < 3 || text[0] != '<' || text[length - 1] != '>')
@@ -257,7 +307,8 @@ static bool is_ordinary(const char *text, size_t length)
         return true;
     for (size_t i = 0; i < length; i++) {
         const uint8_t c = (uint8_t)text[i], letter = c | 0x20;
-        if (c < 0x80 && c != ' ' && !(c >= '\t' && c <= '\r') && !(c >= '0' && c <= '9') && !(letter >= 'a' && letter <= 'z'))
+        if (c < 0x80 && c != ' ' && !(c >= '\t' && c <= '\r') && !(c >= '0' && c <= '9') &&
+            !(letter >= 'a' && letter <= 'z'))
             return false;
     }
     return true;
@@ -277,7 +328,8 @@ static int normalize_pattern(struct tokenizer *t, struct added_token *token, con
     return add_bytes(t, pattern, n, &token->offset, name, err);
 }
 
-int vocabulary_add_token(struct tokenizer *t, int32_t id, bool special, bool normalized, const char *name, struct ward_error *err)
+int vocabulary_add_token(struct tokenizer *t, int32_t id, bool special, bool normalized, const char *name,
+                         struct ward_error *err)
 {
     struct piece *piece = &t->pieces[id];
     struct added_set *set = normalized ? &t->normalized : &t->raw;
@@ -321,14 +373,15 @@ int vocabulary_finish(struct tokenizer *t, const char *name, struct ward_error *
         snprintf(text, sizeof text, "<0x%02X>", byte);
         const int32_t id = t->byte_ids[byte] = vocabulary_find(t, text, 6);
         if (id < 0 || t->pieces[id].added)
-            return error_set(err, WARD_EUNSUPPORTED, "%s: has no byte token %s; a vocabulary with all 256 is expected", name, text);
+            return error_set(err, WARD_EUNSUPPORTED, "%s: has no byte token %s; a vocabulary with all 256 is expected",
+                             name, text);
     }
     sort_added(t, &t->raw);
     sort_added(t, &t->normalized);
     return index_merges(t, name, err);
 }
 
-/* ---- the tokenizer ---------------------------------------------------------------------------------------------------- */
+/* ---- the tokenizer ---------------------------------------------------------------------------------------------- */
 
 void tokenizer_close(struct tokenizer **tokenizer)
 {

@@ -1,5 +1,5 @@
-/* Ids to text. Hugging Face's steps: special tokens are dropped on request, SPACE_MARK becomes a space, runs of byte tokens become
- * characters. */
+/* Ids to text. Hugging Face's steps: special tokens are dropped on request, SPACE_MARK becomes a space, runs of byte
+ * tokens become characters. */
 #include "base/utf8.h"
 #include "model/vocabulary.h"
 
@@ -32,7 +32,10 @@ void decoder_close(struct decoder *d)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* The byte that a piece of the form <0x0A> stands for, or -1. */
@@ -73,7 +76,8 @@ const char *decoder_push(struct decoder *d, int32_t id, size_t *length)
         d->run[d->n_run++] = (uint8_t)byte;
     } else {
         for (size_t i = 0; i < piece_length;) {
-            const bool mark = piece_length - i >= SPACE_MARK_LENGTH && !memcmp(piece + i, SPACE_MARK, SPACE_MARK_LENGTH);
+            const bool mark =
+                piece_length - i >= SPACE_MARK_LENGTH && !memcmp(piece + i, SPACE_MARK, SPACE_MARK_LENGTH);
             d->text[n++] = mark ? ' ' : piece[i];
             i += mark ? SPACE_MARK_LENGTH : 1;
         }
@@ -101,7 +105,8 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
     int rc = decoder_open(&decoder, t, n, special, err);
     for (size_t i = 0; i <= n && !rc; i++) {
         size_t piece_length;
-        const char *piece = i < n ? decoder_push(&decoder, ids[i], &piece_length) : decoder_finish(&decoder, &piece_length);
+        const char *piece =
+            i < n ? decoder_push(&decoder, ids[i], &piece_length) : decoder_finish(&decoder, &piece_length);
         rc = vocabulary_reserve(&all, &capacity, used + piece_length + 1, 1, SIZE_MAX, "decoded text", err);
         if (rc)
             break;

@@ -1,6 +1,6 @@
-/* Text to ids. Hugging Face's steps, in their order: added tokens are cut out of the text (leftmost first, of those the longest);
- * spaces become SPACE_MARK; added tokens marked `normalized` are cut out; what lies between is one word, whatever it holds (the
- * pre-tokenizer splits at spaces, of which none are left), and is merged from its characters. */
+/* Text to ids. Hugging Face's steps, in their order: added tokens are cut out of the text (leftmost first, of those the
+ * longest); spaces become SPACE_MARK; added tokens marked `normalized` are cut out; what lies between is one word,
+ * whatever it holds (the pre-tokenizer splits at spaces, of which none are left), and is merged from its characters. */
 #include "base/utf8.h"
 #include "model/vocabulary.h"
 
@@ -20,7 +20,8 @@ struct encoder {
     struct ward_error *err;
     char *normalized;
     struct symbol *symbols;
-    uint64_t *heap; /* candidates: rank in the high 32 bits, position of the left symbol in the low ones; the smallest on top */
+    uint64_t *heap; /* candidates: rank in the high 32 bits, position of the left symbol in the low ones; the smallest
+                       on top */
     size_t normalized_capacity, symbols_capacity, heap_capacity, n_heap;
 };
 
@@ -29,7 +30,7 @@ static int reserve(struct encoder *e, void *array, size_t *capacity, size_t n, s
     return vocabulary_reserve(array, capacity, n, size, SIZE_MAX, "the text", e->err);
 }
 
-/* ---- merging ---------------------------------------------------------------------------------------------------------- */
+/* ---- merging ---------------------------------------------------------------------------------------------------- */
 
 static void heap_push(struct encoder *e, uint64_t key)
 {
@@ -65,8 +66,9 @@ static void push_pair(struct encoder *e, int32_t left)
         heap_push(e, (uint64_t)rank << 32 | (uint32_t)left);
 }
 
-/* Merges the pair of the lowest rank, the leftmost of equals, until none is left. Entries whose pair no longer stands there are
- * dropped when they come up. Each merge takes one entry and adds two at most, so n symbols never need more than 2n. */
+/* Merges the pair of the lowest rank, the leftmost of equals, until none is left. Entries whose pair no longer stands
+ * there are dropped when they come up. Each merge takes one entry and adds two at most, so n symbols never need more
+ * than 2n. */
 static int merge_symbols(struct encoder *e, size_t n)
 {
     const int rc = reserve(e, &e->heap, &e->heap_capacity, 2 * n, sizeof *e->heap);
@@ -137,10 +139,11 @@ static int encode_word(struct encoder *e, const char *text, size_t length)
     return rc;
 }
 
-/* ---- added tokens ----------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ----------------------------------------------------------------------------------------------- */
 
 /* Narrows the sorted range [*low, *high), alike in their first `depth` bytes, to the tokens that have `byte` there. */
-static void narrow(const struct tokenizer *t, const struct added_set *set, size_t depth, uint8_t byte, size_t *low, size_t *high)
+static void narrow(const struct tokenizer *t, const struct added_set *set, size_t depth, uint8_t byte, size_t *low,
+                   size_t *high)
 {
     for (int bound = 0; bound < 2; bound++) {
         size_t from = *low, to = *high;
@@ -158,7 +161,8 @@ static void narrow(const struct tokenizer *t, const struct added_set *set, size_
 }
 
 /* The longest added token that text begins with, or NULL. */
-static const struct added_token *match_added(const struct encoder *e, const struct added_set *set, const char *text, size_t length)
+static const struct added_token *match_added(const struct encoder *e, const struct added_set *set, const char *text,
+                                             size_t length)
 {
     const struct added_token *best = NULL;
     size_t low = set->first[(uint8_t)text[0]], high = set->first[(uint8_t)text[0] + 1];
@@ -176,7 +180,8 @@ static const struct added_token *match_added(const struct encoder *e, const stru
 typedef int stretch_fn(struct encoder *e, const char *text, size_t length);
 
 /* Cuts the set's tokens out of text and hands what lies between to `stretch`. */
-static int split_added(struct encoder *e, const struct added_set *set, const char *text, size_t length, stretch_fn *stretch)
+static int split_added(struct encoder *e, const struct added_set *set, const char *text, size_t length,
+                       stretch_fn *stretch)
 {
     size_t start = 0, at = 0;
     int rc = 0;
@@ -212,14 +217,16 @@ static int encode_stretch(struct encoder *e, const char *text, size_t length)
     return split_added(e, &e->t->normalized, e->normalized, n, encode_word);
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, enum tokenize_mode mode, struct ids *out,
-                     struct ward_error *err)
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, enum tokenize_mode mode,
+                     struct ids *out, struct ward_error *err)
 {
     if (length > INT32_MAX / SPACE_MARK_LENGTH)
-        return error_set(err, WARD_EINVAL, "the text is %zu bytes long; at most %d are possible", length, INT32_MAX / SPACE_MARK_LENGTH);
+        return error_set(err, WARD_EINVAL, "the text is %zu bytes long; at most %d are possible", length,
+                         INT32_MAX / SPACE_MARK_LENGTH);
     const size_t valid = utf8_valid((const uint8_t *)text, length);
     if (valid < length)
-        return error_set(err, WARD_EINVAL, "the text is not UTF-8: its byte %zu is 0x%02x", valid + 1, (uint8_t)text[valid]);
+        return error_set(err, WARD_EINVAL, "the text is not UTF-8: its byte %zu is 0x%02x", valid + 1,
+                         (uint8_t)text[valid]);
     struct encoder e = {.t = t, .plain = mode == TOKENIZE_PLAIN, .out = out, .err = err};
     const int rc = split_added(&e, &t->raw, text, length, encode_stretch);
     free(e.normalized);

@@ -1,11 +1,12 @@
-/* tokenizer.json of Hugging Face's tokenizers library. The vocabulary and the merges, millions of values, are taken as they are read;
- * the rest is kept aside as a small document and must be what Gemma's tokenizers have there. */
+/* tokenizer.json of Hugging Face's tokenizers library. The vocabulary and the merges, millions of values, are taken as
+ * they are read; the rest is kept aside as a small document and must be what Gemma's tokenizers have there. */
 #include "base/json.h"
 #include "model/vocabulary.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_HALVES = 256, MAX_HALVES_TEXT = 1 << 14 };
 enum place { PLACE_REST, PLACE_VOCAB, PLACE_MERGES };
 
 struct reader {
@@ -19,11 +20,11 @@ struct reader {
     bool has_vocab, has_merges;
     char key[VOCABULARY_MAX_PIECE + 1]; /* whose value comes next; a piece while in the vocabulary */
     size_t key_length;
-    int32_t pair[2]; /* halves of the merge being read */
-    int n_halves;
-    char joined[2 * VOCABULARY_MAX_PIECE]; /* text of the last merge's result: neighbours in the list often share it */
-    size_t joined_length;
-    int32_t joined_id;
+    struct text_query halves[MAX_HALVES]; /* of merges read, to be looked up together */
+    size_t n_halves, pair_start;          /* where the merge being read begins */
+    char text[MAX_HALVES_TEXT];           /* theirs */
+    size_t text_length;
+    int32_t result;                       /* of the last merge: neighbours in the list often share it */
 };
 
 static bool refuse(struct reader *r, const char *what)
@@ -37,37 +38,69 @@ static const char *rest_key(const struct reader *r)
     return r->key_length ? r->key : NULL;
 }
 
-/* ---- merges ----------------------------------------------------------------------------------------------------------- */
+/* ---- merges ----------------------------------------------------------------------------------------------------- */
+
+static bool is_joined(const struct tokenizer *t, int32_t id, int32_t left, int32_t right)
+{
+    const struct piece *joined = &t->pieces[id], *first = &t->pieces[left], *second = &t->pieces[right];
+    return joined->length == first->length + second->length &&
+           !memcmp(t->bytes + joined->offset, t->bytes + first->offset, first->length) &&
+           !memcmp(t->bytes + joined->offset + first->length, t->bytes + second->offset, second->length);
+}
+
+/* What two pieces together are, or -1. The list goes through the results in the order of their ids, mostly. */
+static int32_t find_joined(const struct reader *r, int32_t left, int32_t right)
+{
+    const struct tokenizer *t = r->t;
+    for (int32_t id = r->result; id < t->size && id <= r->result + 1; id++)
+        if (is_joined(t, id, left, right))
+            return id;
+    char text[2 * VOCABULARY_MAX_PIECE];
+    const struct piece *first = &t->pieces[left], *second = &t->pieces[right];
+    memcpy(text, t->bytes + first->offset, first->length);
+    memcpy(text + first->length, t->bytes + second->offset, second->length);
+    return vocabulary_find(t, text, (size_t)first->length + second->length);
+}
+
+/* Looks the halves up and adds their merges. */
+static bool finish_halves(struct reader *r)
+{
+    vocabulary_find_all(r->t, r->halves, r->n_halves);
+    for (size_t i = 0; i < r->n_halves; i += 2) {
+        const int32_t left = r->halves[i].id, right = r->halves[i + 1].id;
+        if (left < 0 || right < 0)
+            return refuse(r, "a merge names a piece that the vocabulary lacks");
+        const int32_t result = find_joined(r, left, right);
+        if (result < 0)
+            return refuse(r, "a merge gives a piece that the vocabulary lacks");
+        if (vocabulary_add_merge(r->t, (struct merge){left, right, result}, r->name, r->err))
+            return false;
+        r->result = result;
+    }
+    r->n_halves = r->pair_start = r->text_length = 0;
+    return true;
+}
 
 static bool add_half(struct reader *r, const char *text, size_t length)
 {
-    if (r->n_halves == 2)
+    if (r->n_halves == r->pair_start + 2)
         return refuse(r, "a merge has more than two parts");
-    const int32_t id = length ? vocabulary_find(r->t, text, length) : -1;
-    if (id < 0)
+    if (!length || length > VOCABULARY_MAX_PIECE)
         return refuse(r, "a merge names a piece that the vocabulary lacks");
-    r->pair[r->n_halves++] = id;
+    char *copy = r->text + r->text_length;
+    memcpy(copy, text, length);
+    r->halves[r->n_halves++] = (struct text_query){.text = copy, .length = length};
+    r->text_length += length;
     return true;
 }
 
 static bool finish_pair(struct reader *r)
 {
-    if (r->n_halves != 2)
+    if (r->n_halves != r->pair_start + 2)
         return refuse(r, "a merge has fewer than two parts");
-    r->n_halves = 0;
-    const struct piece *left = &r->t->pieces[r->pair[0]], *right = &r->t->pieces[r->pair[1]];
-    const char *left_text = r->t->bytes + left->offset, *right_text = r->t->bytes + right->offset;
-    const size_t length = (size_t)left->length + right->length;
-    if (length != r->joined_length || memcmp(r->joined, left_text, left->length) ||
-        memcmp(r->joined + left->length, right_text, right->length)) {
-        memcpy(r->joined, left_text, left->length);
-        memcpy(r->joined + left->length, right_text, right->length);
-        r->joined_length = length;
-        r->joined_id = vocabulary_find(r->t, r->joined, length);
-    }
-    if (r->joined_id < 0)
-        return refuse(r, "a merge gives a piece that the vocabulary lacks");
-    return !vocabulary_add_merge(r->t, (struct merge){r->pair[0], r->pair[1], r->joined_id}, r->name, r->err);
+    r->pair_start = r->n_halves;
+    const bool room = r->n_halves + 2 <= MAX_HALVES && r->text_length + 2 * VOCABULARY_MAX_PIECE <= MAX_HALVES_TEXT;
+    return room || finish_halves(r);
 }
 
 /* "left right", as the library wrote merges before version 0.20. */
@@ -80,7 +113,7 @@ static bool add_spelled(struct reader *r, const char *text, size_t length)
     return add_half(r, text, left) && add_half(r, space + 1, length - left - 1) && finish_pair(r);
 }
 
-/* ---- events ----------------------------------------------------------------------------------------------------------- */
+/* ---- events ----------------------------------------------------------------------------------------------------- */
 
 static bool key_is(const struct reader *r, const char *text)
 {
@@ -129,7 +162,7 @@ static bool on_end(void *user, bool array)
     const enum place ended = r->place;
     r->place = PLACE_REST;
     r->key_length = 0;
-    return ended != PLACE_VOCAB || !vocabulary_index(r->t, r->name, r->err);
+    return ended == PLACE_MERGES ? finish_halves(r) : !vocabulary_index(r->t, r->name, r->err);
 }
 
 static bool on_key(void *user, const char *text, size_t length)
@@ -167,13 +200,14 @@ static bool on_number(void *user, const char *text, size_t length)
         value = value * 10 + (text[i] - '0');
     }
     if (r->place == PLACE_VOCAB)
-        return whole ? !vocabulary_add(r->t, r->key, r->key_length, value, r->name, r->err) : refuse(r, "an id is not a whole number");
+        return whole ? !vocabulary_add(r->t, r->key, r->key_length, value, r->name, r->err)
+                     : refuse(r, "an id is not a whole number");
     if (r->place == PLACE_MERGES)
         return refuse(r, "a merge is neither a text nor a pair of texts");
     if (whole)
         json_write_integer(r->rest, rest_key(r), value);
-    else
-        json_write_string(r->rest, rest_key(r), text, length); /* no number of another kind means anything to a tokenizer */
+    else /* no number of another kind means anything to a tokenizer */
+        json_write_string(r->rest, rest_key(r), text, length);
     r->key_length = 0;
     return true;
 }
@@ -182,7 +216,8 @@ static bool on_literal(void *user, enum json_type type)
 {
     struct reader *r = user;
     if (r->place != PLACE_REST)
-        return refuse(r, r->place == PLACE_VOCAB ? "an id is not a number" : "a merge is neither a text nor a pair of texts");
+        return refuse(r, r->place == PLACE_VOCAB ? "an id is not a number"
+                                                 : "a merge is neither a text nor a pair of texts");
     if (type == JSON_NULL)
         json_write_null(r->rest, rest_key(r));
     else
@@ -191,7 +226,7 @@ static bool on_literal(void *user, enum json_type type)
     return true;
 }
 
-/* ---- the rest --------------------------------------------------------------------------------------------------------- */
+/* ---- the rest --------------------------------------------------------------------------------------------------- */
 
 static bool absent_or_empty(const struct json *value)
 {
@@ -243,16 +278,20 @@ static int check_rest(const struct json *root, const char *name, struct ward_err
         what = "decoder, which should be U+2581 to spaces, ByteFallback, Fuse";
     else if (json_get(model, "type") && !json_string_is(json_get(model, "type"), "BPE"))
         what = "model type, which should be BPE";
+    else if (json_get_any(model, "vocab") || json_get_any(model, "merges"))
+        what = "vocab or list of merges besides the first";
     else if (json_get(model, "dropout"))
         what = "model dropout, which should be null";
-    else if (!absent_or_empty(json_get(model, "continuing_subword_prefix")) || !absent_or_empty(json_get(model, "end_of_word_suffix")))
+    else if (!absent_or_empty(json_get(model, "continuing_subword_prefix")) ||
+             !absent_or_empty(json_get(model, "end_of_word_suffix")))
         what = "model prefix or suffix of pieces, which should be null";
     else if (!is_true(json_get(model, "byte_fallback")))
         what = "model byte_fallback, which should be true";
     return what ? error_set(err, WARD_EUNSUPPORTED, "%s: has another %s", name, what) : 0;
 }
 
-int vocabulary_add_entry(struct tokenizer *t, const struct json *entry, int64_t id, const char *name, struct ward_error *err)
+int vocabulary_add_entry(struct tokenizer *t, const struct json *entry, int64_t id, const char *name,
+                         struct ward_error *err)
 {
     const struct json *content = json_get(entry, "content");
     if (!content || content->type != JSON_STRING || !content->length)
@@ -260,14 +299,16 @@ int vocabulary_add_entry(struct tokenizer *t, const struct json *entry, int64_t 
     static const char *const unknown[] = {"single_word", "lstrip", "rstrip"};
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++)
         if (is_true(json_get(entry, unknown[i])))
-            return error_set(err, WARD_EUNSUPPORTED, "%s: the added token %lld asks for %s, which ward does not do", name, (long long)id,
-                             unknown[i]);
+            return error_set(err, WARD_EUNSUPPORTED, "%s: the added token %lld asks for %s, which ward does not do",
+                             name, (long long)id, unknown[i]);
     const int32_t found = vocabulary_find(t, content->text, content->length);
     if (found >= 0 && found != id)
-        return error_set(err, WARD_EFORMAT, "%s: the added token %lld is token %d in the vocabulary", name, (long long)id, (int)found);
+        return error_set(err, WARD_EFORMAT, "%s: the added token %lld is token %d in the vocabulary", name,
+                         (long long)id, (int)found);
     const int rc = found < 0 ? vocabulary_add(t, content->text, content->length, id, name, err) : 0;
     return rc ? rc
-              : vocabulary_add_token(t, (int32_t)id, is_true(json_get(entry, "special")), is_true(json_get(entry, "normalized")), name, err);
+              : vocabulary_add_token(t, (int32_t)id, is_true(json_get(entry, "special")),
+                                     is_true(json_get(entry, "normalized")), name, err);
 }
 
 static int read_rest(struct tokenizer *t, const struct json *root, const char *name, struct ward_error *err)
@@ -280,7 +321,8 @@ static int read_rest(struct tokenizer *t, const struct json *root, const char *n
     for (const struct json *entry = added ? added->first : NULL; entry && !rc; entry = entry->next) {
         int64_t id;
         if (!json_integer(json_get(entry, "id"), 0, VOCABULARY_MAX_ID - 1, &id))
-            return error_set(err, WARD_EFORMAT, "%s: an added token has no id from 0 to %d", name, VOCABULARY_MAX_ID - 1);
+            return error_set(err, WARD_EFORMAT, "%s: an added token has no id from 0 to %d", name,
+                             VOCABULARY_MAX_ID - 1);
         rc = vocabulary_add_entry(t, entry, id, name, err);
     }
     return rc;
@@ -295,8 +337,8 @@ static int read_json(struct reader *r, const char *text, size_t length)
     if (rc)
         return rc;
     if (!r->has_vocab || !r->has_merges)
-        return error_set(r->err, WARD_EFORMAT, "%s: is not the tokenizer.json of a BPE tokenizer: it has no %s", r->name,
-                         r->has_vocab ? "merges" : "vocabulary");
+        return error_set(r->err, WARD_EFORMAT, "%s: is not the tokenizer.json of a BPE tokenizer: it has no %s",
+                         r->name, r->has_vocab ? "merges" : "vocabulary");
     const char *rest = json_writer_text(r->rest, &rest_length);
     if (!rest)
         return error_no_memory(r->err, r->name, length);
@@ -307,7 +349,8 @@ static int read_json(struct reader *r, const char *text, size_t length)
     return rc ? rc : vocabulary_finish(r->t, r->name, r->err);
 }
 
-int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length, const char *name, struct ward_error *err)
+int tokenizer_from_json(struct tokenizer **out, const char *text, size_t length, const char *name,
+                        struct ward_error *err)
 {
     *out = NULL;
     struct tokenizer *t = calloc(1, sizeof *t);

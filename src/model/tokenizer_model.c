@@ -1,6 +1,7 @@
-/* tokenizer.model: a SentencePiece BPE model, a protocol buffer (sentencepiece_model.proto). SentencePiece merges two pieces when
- * their text together is a piece, by its score; Hugging Face's tokenizers library wants a list of pairs in order. The list is made as
- * transformers makes it (generate_merges in convert_slow_tokenizer), so that both files give the same ids. */
+/* tokenizer.model: a SentencePiece BPE model, a protocol buffer (sentencepiece_model.proto). SentencePiece merges two
+ * pieces when their text together is a piece, by its score; Hugging Face's tokenizers library wants a list of pairs in
+ * order. The list is made as transformers makes it (generate_merges in convert_slow_tokenizer), so that both files give
+ * the same ids. */
 #include "base/mapping.h"
 #include "base/utf8.h"
 #include "model/vocabulary.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the wire format ---------------------------------------------------------------------------------------------------- */
+/* ---- the wire format -------------------------------------------------------------------------------------------- */
 
 struct wire {
     const uint8_t *data;
@@ -73,11 +74,18 @@ static bool read_field(struct wire *w, struct field *field)
     }
 }
 
-/* ---- the model ---------------------------------------------------------------------------------------------------------- */
+/* ---- the model -------------------------------------------------------------------------------------------------- */
 
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };                              /* ModelProto */
 enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };                                        /* SentencePiece */
-enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER = 4, TYPE_UNUSED = 5, TYPE_BYTE = 6 }; /* its Type */
+enum {
+    TYPE_NORMAL = 1,
+    TYPE_UNKNOWN = 2,
+    TYPE_CONTROL = 3,
+    TYPE_USER = 4,
+    TYPE_UNUSED = 5,
+    TYPE_BYTE = 6
+}; /* its Type */
 enum { TRAINER_TYPE = 3, TRAINER_SUFFIX = 24, TRAINER_BYTES = 35, TRAINER_BPE = 2 };             /* TrainerSpec */
 enum { NORMALIZER_MAP = 2, NORMALIZER_PREFIX = 3, NORMALIZER_SPACES = 4, NORMALIZER_ESCAPE = 5 }; /* NormalizerSpec */
 
@@ -124,9 +132,11 @@ static int read_piece(struct reader *r, struct wire w)
         return error_set(r->err, WARD_EFORMAT, "%s: piece %zu is not UTF-8", r->name, id);
     if (isnan(score) || type < TYPE_NORMAL || type > TYPE_BYTE)
         return error_set(r->err, WARD_EFORMAT, "%s: piece %zu has no proper score and type", r->name, id);
-    int rc = vocabulary_reserve(&r->scores, &r->scores_capacity, id + 1, sizeof *r->scores, VOCABULARY_MAX_ID, r->name, r->err);
+    int rc = vocabulary_reserve(&r->scores, &r->scores_capacity, id + 1, sizeof *r->scores, VOCABULARY_MAX_ID, r->name,
+                                r->err);
     if (!rc)
-        rc = vocabulary_reserve(&r->types, &r->types_capacity, id + 1, sizeof *r->types, VOCABULARY_MAX_ID, r->name, r->err);
+        rc = vocabulary_reserve(&r->types, &r->types_capacity, id + 1, sizeof *r->types, VOCABULARY_MAX_ID, r->name,
+                                r->err);
     if (!rc)
         rc = vocabulary_add(r->t, (const char *)text.data, text.size, (int64_t)id, r->name, r->err);
     if (rc)
@@ -175,10 +185,11 @@ static int check_settings(const struct reader *r)
         what = "has no byte fallback";
     else if (s->map || s->prefix || s->remove_spaces || !s->escape || s->suffix)
         what = "changes the text by more than turning spaces into U+2581";
-    return what ? error_set(r->err, WARD_EUNSUPPORTED, "%s: %s, as Gemma's tokenizer.model does not", r->name, what) : 0;
+    return what ? error_set(r->err, WARD_EUNSUPPORTED, "%s: %s, as Gemma's tokenizer.model does not", r->name, what)
+                : 0;
 }
 
-/* ---- merges ------------------------------------------------------------------------------------------------------------- */
+/* ---- merges ----------------------------------------------------------------------------------------------------- */
 
 struct candidate {
     float score;
@@ -191,8 +202,8 @@ struct candidates {
     size_t n, capacity;
 };
 
-/* Higher scores first, then longer left halves, then longer right ones, then the order of the results. No two are equal: the halves
- * of one piece differ in length. */
+/* Higher scores first, then longer left halves, then longer right ones, then the order of the results. No two are
+ * equal: the halves of one piece differ in length. */
 static int compare_candidates(const void *a, const void *b)
 {
     const struct candidate *x = a, *y = b;
@@ -220,11 +231,12 @@ static int add_splits(struct reader *r, struct candidates *list, int32_t id)
         const int32_t right = left < 0 ? -1 : vocabulary_find(r->t, text + i, piece->length - i);
         if (right < 0)
             continue;
-        const int rc = vocabulary_reserve(&list->at, &list->capacity, list->n + 1, sizeof *list->at, VOCABULARY_MAX_MERGES, r->name,
-                                          r->err);
+        const int rc = vocabulary_reserve(&list->at, &list->capacity, list->n + 1, sizeof *list->at,
+                                          VOCABULARY_MAX_MERGES, r->name, r->err);
         if (rc)
             return rc;
-        list->at[list->n++] = (struct candidate){r->scores[id], left_length, (uint16_t)(characters - left_length), {left, right, id}};
+        list->at[list->n++] =
+            (struct candidate){r->scores[id], left_length, (uint16_t)(characters - left_length), {left, right, id}};
     }
     return 0;
 }
@@ -243,7 +255,7 @@ static int make_merges(struct reader *r)
     return rc;
 }
 
-/* ---- added tokens ------------------------------------------------------------------------------------------------------- */
+/* ---- added tokens ----------------------------------------------------------------------------------------------- */
 
 /* added_tokens_decoder of tokenizer_config.json: {"105": {"content": ..., "special": ...}, ...} */
 static int read_decoder_table(struct reader *r, const struct json *table, const char *name)
@@ -253,8 +265,8 @@ static int read_decoder_table(struct reader *r, const struct json *table, const 
         char *end;
         const long id = strtol(entry->key ? entry->key : "", &end, 10);
         if (end == entry->key || *end || id < 0 || id >= VOCABULARY_MAX_ID)
-            return error_set(r->err, WARD_EFORMAT, "%s: added_tokens_decoder has a key that is no id from 0 to %d", name,
-                             VOCABULARY_MAX_ID - 1);
+            return error_set(r->err, WARD_EFORMAT, "%s: added_tokens_decoder has a key that is no id from 0 to %d",
+                             name, VOCABULARY_MAX_ID - 1);
         rc = vocabulary_add_entry(r->t, entry, id, name, r->err);
     }
     return rc;
@@ -267,7 +279,8 @@ static int read_added_file(struct reader *r, const struct json *table, const cha
     for (const struct json *value = table ? table->first : NULL; value && !rc; value = value->next) {
         int64_t id;
         if (!value->key || !json_integer(value, 0, VOCABULARY_MAX_ID - 1, &id))
-            return error_set(r->err, WARD_EFORMAT, "%s: has a token without an id from 0 to %d", name, VOCABULARY_MAX_ID - 1);
+            return error_set(r->err, WARD_EFORMAT, "%s: has a token without an id from 0 to %d", name,
+                             VOCABULARY_MAX_ID - 1);
         const int32_t found = vocabulary_find(r->t, value->key, strlen(value->key));
         if (found >= 0 && found != id)
             rc = error_set(r->err, WARD_EFORMAT, "%s: gives token %d the id %lld", name, (int)found, (long long)id);
@@ -288,8 +301,8 @@ static bool is_gemma_special(const char *text, size_t length)
     return false;
 }
 
-/* What the model itself says, for tokens that no file beside it describes. Gemma's image token is in no tokenizer.model: it has
- * the id after the last. */
+/* What the model itself says, for tokens that no file beside it describes. Gemma's image token is in no
+ * tokenizer.model: it has the id after the last. */
 static int add_own_tokens(struct reader *r)
 {
     static const char image_token[] = "<image_soft_token>";
@@ -299,8 +312,9 @@ static int add_own_tokens(struct reader *r)
         const struct piece *piece = &r->t->pieces[id];
         const int type = r->types[id];
         if (!piece->added && (type == TYPE_CONTROL || type == TYPE_UNKNOWN || type == TYPE_USER))
-            rc = vocabulary_add_token(r->t, id, type != TYPE_USER || is_gemma_special(r->t->bytes + piece->offset, piece->length), false,
-                                      r->name, r->err);
+            rc = vocabulary_add_token(r->t, id,
+                                      type != TYPE_USER || is_gemma_special(r->t->bytes + piece->offset, piece->length),
+                                      false, r->name, r->err);
     }
     if (!rc && tokenizer_id(r->t, "<start_of_image>") >= 0 && tokenizer_id(r->t, image_token) < 0) {
         rc = vocabulary_add(r->t, image_token, strlen(image_token), n, r->name, r->err);
@@ -310,7 +324,7 @@ static int add_own_tokens(struct reader *r)
     return rc;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 static int read_fields(struct reader *r, struct wire w)
 {
@@ -352,15 +366,16 @@ static int read_model(struct reader *r, const uint8_t *data, size_t size, const 
     return rc ? rc : vocabulary_finish(r->t, r->name, r->err);
 }
 
-static int open_model(struct tokenizer **out, const uint8_t *data, size_t size, const struct beside *beside, const char *name,
-                      struct ward_error *err)
+static int open_model(struct tokenizer **out, const uint8_t *data, size_t size, const struct beside *beside,
+                      const char *name, struct ward_error *err)
 {
     *out = NULL;
     struct tokenizer *t = calloc(1, sizeof *t);
     if (!t)
         return error_no_memory(err, name, sizeof *t);
     /* What a field of SentencePiece's is when absent: unigram, text cleaned up. */
-    struct reader r = {.t = t, .name = name, .err = err, .settings = {.type = 1, .prefix = 1, .remove_spaces = 1, .escape = 1}};
+    struct reader r = {
+        .t = t, .name = name, .err = err, .settings = {.type = 1, .prefix = 1, .remove_spaces = 1, .escape = 1}};
     const int rc = read_model(&r, data, size, beside);
     free(r.scores);
     free(r.types);
@@ -370,12 +385,13 @@ static int open_model(struct tokenizer **out, const uint8_t *data, size_t size, 
     return rc;
 }
 
-int tokenizer_from_model(struct tokenizer **out, const uint8_t *data, size_t size, const char *name, struct ward_error *err)
+int tokenizer_from_model(struct tokenizer **out, const uint8_t *data, size_t size, const char *name,
+                         struct ward_error *err)
 {
     return open_model(out, data, size, &(struct beside){0}, name, err);
 }
 
-/* ---- a checkpoint's folder ------------------------------------------------------------------------------------------------ */
+/* ---- a checkpoint's folder -------------------------------------------------------------------------------------- */
 
 static char *join(const char *folder, const char *file)
 {
@@ -394,7 +410,8 @@ static int open_json(struct tokenizer **out, const char *path, struct ward_error
     return rc;
 }
 
-static int open_model_file(struct tokenizer **out, const char *path, const char *config, const char *added, struct ward_error *err)
+static int open_model_file(struct tokenizer **out, const char *path, const char *config, const char *added,
+                           struct ward_error *err)
 {
     enum { BESIDE_LIMIT = 64 << 20 };
     struct beside beside = {.config_name = config, .added_name = added};
