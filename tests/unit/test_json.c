@@ -148,6 +148,7 @@ static void test_refused(void **state)
         {"[\"\\", "is not valid JSON"},
         {"[\"\\ud800\"]", "half a surrogate pair"},
         {"[\"\\ud800\\u0041\"]", "half a surrogate pair"},
+        {"[\"\\ud800\\ud800\"]", "half a surrogate pair"},
         {"[\"\\udc00\"]", "half a surrogate pair"},
         {"[\"\\ud800\\udc0", "half a surrogate pair"},
         {"[\"\xff\"]", "a byte that is not UTF-8"},
@@ -174,6 +175,22 @@ static void test_refused(void **state)
     struct json_document *document;
     struct ward_error err;
     assert_int_equal(json_parse(&document, "[1\0]", 4, "a.json", &err), WARD_EFORMAT);
+}
+
+/* Text is checked several bytes at a time: a fault is found wherever it stands. */
+static void test_refused_anywhere(void **state)
+{
+    (void)state;
+    static const char *const faults[] = {"\xff", "\x80", "\\udc00", "\xe2\x82"};
+    for (size_t fault = 0; fault < sizeof faults / sizeof *faults; fault++)
+        for (int before = 0; before < 20; before++)
+            for (int after = 0; after < 20; after++) {
+                char text[64];
+                struct json_document *document;
+                const int n = snprintf(text, sizeof text, "\"%.*s%s%.*s\"", before, "aaaaaaaaaaaaaaaaaaaa",
+                                       faults[fault], after, "aaaaaaaaaaaaaaaaaaaa");
+                assert_int_equal(json_parse(&document, text, (size_t)n, "a.json", NULL), WARD_EFORMAT);
+            }
 }
 
 static int parse_nested(int depth, struct ward_error *err)
@@ -306,6 +323,8 @@ static void write_sample(struct json_writer *w)
     json_write_close(w, ']');
     json_write_number(w, "nan", NAN, 2);
     json_write_null(w, "none");
+    json_write_boolean(w, "yes", true);
+    json_write_boolean(w, "no", false);
     json_write_close(w, '}');
 }
 
@@ -320,7 +339,8 @@ static void test_writer(void **state)
     write_sample(w);
     char expected[512];
     snprintf(expected, sizeof expected,
-             "{%s,\"ids\":[1,-9223372036854775808],\"rows\":[{\"p\":-0.1235,\"q\":2},{}],\"nan\":null,\"none\":null}",
+             "{%s,\"ids\":[1,-9223372036854775808],\"rows\":[{\"p\":-0.1235,\"q\":2},{}],\"nan\":null,\"none\":null,"
+             "\"yes\":true,\"no\":false}",
              escaped);
     size_t length;
     const char *text = json_writer_text(w, &length);
@@ -381,10 +401,10 @@ static void test_locale(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tree),    cmocka_unit_test(test_scalar_roots), cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_refused), cmocka_unit_test(test_depth),        cmocka_unit_test(test_large),
-        cmocka_unit_test(test_events),  cmocka_unit_test(test_writer),       cmocka_unit_test(test_writer_pretty),
-        cmocka_unit_test(test_locale),
+        cmocka_unit_test(test_tree),          cmocka_unit_test(test_scalar_roots),     cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_refused_anywhere), cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_large),         cmocka_unit_test(test_events),           cmocka_unit_test(test_writer),
+        cmocka_unit_test(test_writer_pretty), cmocka_unit_test(test_locale),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

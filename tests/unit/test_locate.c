@@ -134,7 +134,9 @@ static void test_snapshots(void **state)
         expect_found("google/medgemma-4b-it", "hub" MAIN "snapshots/bbb");
     }
     /* equally old: the same one every time */
-    add_snapshot("hub", "aab", 5000);
+    static const char *const equals[] = {"e", "bb", "d", "aab", "c", "f", "ab", "bbc"};
+    for (size_t i = 0; i < sizeof equals / sizeof *equals; i++)
+        add_snapshot("hub", equals[i], 5000);
     expect_found("google/medgemma-4b-it", "hub" MAIN "snapshots/aab");
     /* a folder of that name wins */
     folder_write_text(&root, "google/medgemma-4b-it/config.json", "{}");
