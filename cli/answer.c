@@ -123,8 +123,8 @@ int answer_generate(ward_session *session, const struct conversation *conversati
         return rc;
     }
     if (options->stream) {
-        /* An answer cut within a character ends with what no token completed. */
-        if (stream.n_text < strlen(out->result.text))
+        /* An answer cut short within a character ends with what no token completed. */
+        if (out->result.finish == WARD_FINISH_CANCELLED && stream.n_text < strlen(out->result.text))
             output_untrusted(out->result.text + stream.n_text);
         output_text("\n");
         output_flush();

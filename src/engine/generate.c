@@ -12,6 +12,7 @@ struct answer {
     struct decoder decoder;
     const char *piece; /* the text that the last token completed */
     bool thinking;     /* inside the block */
+    bool of_thinking;  /* the piece belongs into the block; a mark completes what came before it */
 };
 
 static const char THOUGHT_HEADING[] = "thought\n";
@@ -26,6 +27,7 @@ static bool is_mark(const struct chat_template *chat, int32_t id)
 static void answer_push(struct answer *a, int32_t id, bool last)
 {
     size_t length;
+    a->of_thinking = a->thinking;
     if (is_mark(&a->model->chat, id)) {
         a->piece = decoder_finish(&a->decoder, &length);
         a->thinking = id == a->model->chat.thinking_start;
@@ -78,7 +80,7 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
     const struct ward_token token = {
         .id = id,
         .text = a->piece,
-        .thinking = a->thinking,
+        .thinking = a->of_thinking,
         .logprob = (float)((double)s->logits[id] - log_sum),
         .top = s->top,
         .n_top = o->logprobs,

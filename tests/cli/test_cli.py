@@ -390,6 +390,38 @@ def run_reports_timings_on_request():
 
 
 @test
+def run_tells_thinking_from_the_answer():
+    with open(os.path.join(SEES, "tokenizer.json"), "rb") as file:
+        tokenizer = json.load(file)
+    known = set(tokenizer["model"]["vocab"].values())
+    special = {token["id"]: token["content"] for token in tokenizer["added_tokens"] if token["special"]}
+
+    def piece(ids):
+        """Text of ids; the padding of the output head has none."""
+        return json.loads(succeeds("tokenize", "-m", SEES, "--json", "--decode", json.dumps([i for i in ids if i in known])))
+    start, end = (json.loads(succeeds("tokenize", "-m", SEES, "--json", mark))[0] for mark in ("<unused94>", "<unused95>"))
+    for seed in range(200): # random weights think at random
+        args = ["-m", SEES, "-n", "60", "--ignore-eos", "--temp", "5", "--seed", str(seed), QUESTION]
+        a = answer(*args)
+        ids = a["ids"]
+        marks = [i for i, token in enumerate(ids) if token in (start, end)]
+        if [ids[i] for i in marks] != [start, end] or not a["thinking"] or not a["text"]:
+            continue
+        # Bytes that are no characters beside tokens without text, or a NUL, say nothing here.
+        silent = [i for i, token in enumerate(ids) if token in (start, end) or token in special or token not in known]
+        if not any("\ufffd" in piece(ids[max(0, i - 1):i + 2]) for i in silent) and "\0" not in piece(ids):
+            break
+    else:
+        raise AssertionError("no seed thinks")
+    before, thinking, after = (piece(part) for part in (ids[:marks[0]], ids[marks[0] + 1:marks[1]], ids[marks[1] + 1:]))
+    for mark in special.values():
+        before, thinking, after = (text.replace(mark, "") for text in (before, thinking, after))
+    equal((a["text"], a["thinking"]), (before + after, thinking), "text and thinking")
+    equal(succeeds("run", *args), before + after + "\n", "hidden")
+    equal(succeeds("run", *args, "--thinking", "show"), before + thinking + "\n\n" + after + "\n", "shown")
+
+
+@test
 def run_continues_text_of_a_pretrained_checkpoint():
     ids = answer("-m", PRETRAINED, *SHORT, "The lungs")["prompt_ids"]
     equal(ids, json.loads(succeeds("tokenize", "-m", PRETRAINED, "--json", "--bos", "The lungs")), "prompt ids")
