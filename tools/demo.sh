@@ -9,6 +9,6 @@ echo "$film"
 if [ -t 1 ]; then
     "$ward" preprocess -m models/phantom -i "$film" --draw
 fi
-echo "The demo checkpoint, a drawing, no patient; not for clinical use. Asked: Describe this X-ray."
+echo "A drawing, not a patient. The demo checkpoint is asked: Describe this X-ray."
 echo
 "$ward" run -m models/phantom -i "$film" --timings "Describe this X-ray."
