@@ -56,7 +56,8 @@ static void end_thinking(struct stream *s)
 static void write_token(struct stream *s, const struct ward_token *token)
 {
     if (token->thinking && !s->options->show_thinking) {
-        progress_show("thinking", 0, 0);
+        if (!s->n_text) /* else the line holds a part of the answer */
+            progress_show("thinking", 0, 0);
         return;
     }
     if (!*token->text)
