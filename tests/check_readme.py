@@ -38,6 +38,7 @@ def make_folder(folder):
     for name in os.listdir(ROOT):
         if name not in (".git", "build"):
             os.symlink(os.path.join(ROOT, name), os.path.join(folder, name))
+    os.symlink(BUILD, os.path.join(folder, "build"))
     os.symlink(FILM, os.path.join(folder, "xray.png"))
     tools = os.path.join(folder, "local", "bin")
     os.makedirs(tools)
@@ -81,17 +82,31 @@ def check(command, folder):
     return run(command, folder), None
 
 
+def dead_links():
+    """Links between the pages of the documentation that lead nowhere."""
+    pages = ["README.md", "CONTRIBUTING.md", *(os.path.relpath(page, ROOT) for page in sorted(glob.glob(f"{ROOT}/docs/*.md")))]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:\s]+)[)#]", read(page)):
+            if not os.path.exists(os.path.join(ROOT, os.path.dirname(page), link)):
+                yield f"{page} links to {link}, which is not there"
+
+
 def main():
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.strip() and not line.startswith("#")]
     programs = blocks("c")
-    print(f"1..{len(commands) + 1}")
+    print(f"1..{len(commands) + 2}")
     example = read("examples/ask.c")
     fault = None if programs and all(program in example for program in programs) else "a C block is not in examples/ask.c"
     failed = fault is not None
     print(f"{'not ok' if fault else 'ok'} 1 - the C program is examples/ask.c")
+    dead = list(dead_links())
+    failed = failed or bool(dead)
+    print(f"{'not ok' if dead else 'ok'} 2 - links between the pages lead somewhere")
+    for link in dead:
+        print(f"# {link}")
     with tempfile.TemporaryDirectory() as folder:
         make_folder(folder)
-        for number, command in enumerate(commands, 2):
+        for number, command in enumerate(commands, 3):
             fault, reason = check(command, folder)
             failed = failed or fault is not None
             print(f"{'not ok' if fault else 'ok'} {number} - {command}" + (f" # SKIP {reason}" if reason else ""), flush=True)
