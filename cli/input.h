@@ -4,9 +4,10 @@
 
 #include <stddef.h>
 
-/* All of standard input, NUL-terminated (it may hold NUL inside); free() it. Ends the program when it cannot be
- * read, is longer than INPUT_LIMIT, or on Ctrl-C. */
 enum { INPUT_LIMIT = 16 << 20 };
+
+/* All of standard input, NUL-terminated (it may hold NUL inside); free() it. Ends the program when it cannot be read or
+ * is longer than INPUT_LIMIT bytes. */
 char *input_read(size_t *length);
 
 #endif
