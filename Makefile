@@ -2,6 +2,7 @@
 # make demo               installs what is missing, builds, describes a film with the demo checkpoint
 # make test               installs what is missing, builds, runs every test
 # make check              as test, but installs nothing
+# make fuzz               a libFuzzer target for each parser, FUZZ_SECONDS each (needs clang; tests/fuzz/fuzz.mk)
 # make install uninstall  program, libraries, header and pkg-config file under PREFIX (DESTDIR before it)
 # make debug asan ubsan tsan   builds that variant in build/debug, ...; e.g. make VARIANT=asan check
 # make clean
@@ -144,8 +145,8 @@ test:
 
 # ---- tests: every tests/unit/test_*.c is a program that prints TAP ----------------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
-.PHONY: test-programs asan-programs
-test-programs: all $(UNIT_TESTS)
+.PHONY: test-programs asan-programs kernel-tests bench-kernels
+test-programs: all $(UNIT_TESTS) kernel-tests
 # The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
 asan-programs:
 ifeq ($(VARIANT),release)
@@ -153,6 +154,14 @@ ifeq ($(VARIANT),release)
 endif
 check: test-programs asan-programs
 	@tests/run $(BUILD)
+
+# Every kernel of every instruction set that this machine has, checked; with --bench, measured.
+kernel-tests: $(BUILD)/tests/checkkernels
+bench-kernels: kernel-tests
+	@$(BUILD)/tests/checkkernels --bench
+KERNEL_TEST_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/*.c))
+$(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/objects.a
 	@mkdir -p $(@D)
@@ -165,5 +174,7 @@ clean:
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
--include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
+include tests/fuzz/fuzz.mk
+
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
 .SECONDARY:

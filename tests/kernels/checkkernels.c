@@ -1,0 +1,138 @@
+/* Checks every kernel of every instruction set that this machine has against plain loops in double precision.
+ *
+ *   checkkernels [--seed N] [--only TEXT] [--isa NAME]      prints TAP
+ *   checkkernels --bench [--threads N]                      prints CSV
+ *
+ * Every buffer ends at a page that cannot be touched; a fault or an illegal instruction fails the case that caused it. */
+#include "harness.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const struct check *const suites[] = {matrix_checks, row_checks, compute_checks};
+enum { SUITES = sizeof suites / sizeof *suites };
+
+static sigjmp_buf crash_point;
+static pthread_t main_thread;
+static volatile sig_atomic_t crash_signal;
+
+static void on_crash(int number)
+{
+    if (!pthread_equal(pthread_self(), main_thread)) {
+        static const char message[] = "# crashed on a thread of the pool\n";
+        if (write(STDOUT_FILENO, message, sizeof message - 1) < 0)
+            _exit(4);
+        _exit(3); /* there is no way back from another thread: the results still owed are missing, which fails them */
+    }
+    crash_signal = number;
+    siglongjmp(crash_point, 1);
+}
+
+static void catch_crashes(void)
+{
+    const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
+    main_thread = pthread_self();
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_NODEFER};
+        sigaction(signals[i], &action, NULL);
+    }
+}
+
+static bool run_guarded(const struct check *check, const struct kernels *k)
+{
+    if (sigsetjmp(crash_point, 1))
+        return fail("crashed: %s", strsignal(crash_signal));
+    return check->run(k, check->type) && buffers_intact();
+}
+
+struct options {
+    uint64_t seed;
+    const char *only, *isa;
+    bool bench;
+    int threads;
+};
+
+static bool selected(const struct options *o, const struct check *check, enum isa isa)
+{
+    return (!o->only || strstr(check->name, o->only)) && (!o->isa || strcmp(o->isa, isa_name(isa)) == 0);
+}
+
+static int count_selected(const struct options *o)
+{
+    int n = 0;
+    for (int isa = 0; isa < ISA_COUNT; isa++)
+        for (int s = 0; s < SUITES; s++)
+            for (const struct check *check = suites[s]; check->name; check++)
+                n += selected(o, check, (enum isa)isa);
+    return n;
+}
+
+static int run_all(const struct options *o)
+{
+    int number = 0, failures = 0;
+    printf("# seed %llu\n1..%d\n", (unsigned long long)o->seed, count_selected(o));
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        const bool present = isa <= (int)kernels_detect();
+        struct kernels k;
+        kernels_init(&k, (enum isa)isa);
+        for (int s = 0; s < SUITES; s++)
+            for (const struct check *check = suites[s]; check->name; check++) {
+                if (!selected(o, check, (enum isa)isa))
+                    continue;
+                if (!present) {
+                    printf("ok %d - %s %s # SKIP this processor has no %s\n", ++number, check->name, isa_name((enum isa)isa),
+                           isa_name((enum isa)isa));
+                    continue;
+                }
+                fflush(stdout);
+                random_seed(o->seed);
+                const bool ok = run_guarded(check, &k);
+                buffers_release();
+                failures += !ok;
+                printf("%s %d - %s %s\n", ok ? "ok" : "not ok", ++number, check->name, isa_name((enum isa)isa));
+            }
+    }
+    return failures ? 1 : 0;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: checkkernels [--seed N] [--only TEXT] [--isa NAME] | --bench [--threads N]\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct options o = {.seed = (uint64_t)time(NULL)};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--bench") == 0) {
+            o.bench = true;
+            continue;
+        }
+        if (!value)
+            return usage();
+        if (strcmp(argv[i], "--seed") == 0)
+            o.seed = strtoull(value, NULL, 10);
+        else if (strcmp(argv[i], "--only") == 0)
+            o.only = value;
+        else if (strcmp(argv[i], "--isa") == 0 && isa_parse(value) >= 0)
+            o.isa = value;
+        else if (strcmp(argv[i], "--threads") == 0)
+            o.threads = atoi(value);
+        else
+            return usage();
+        i++;
+    }
+    if (o.bench)
+        return bench_kernels(o.threads);
+    catch_crashes();
+    return run_all(&o);
+}

@@ -1,0 +1,125 @@
+#include "harness.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+bool fail(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    printf("# ");
+    vprintf(format, args);
+    printf("\n");
+    va_end(args);
+    return false;
+}
+
+bool near(const char *what, int at, double got, double expected, double bound)
+{
+    if (isnan(expected) ? isnan(got) : fabs(got - expected) <= bound || got == expected)
+        return true;
+    return fail("%s: element %d is %.9g, expected %.9g within %.3g", what, at, got, expected, bound);
+}
+
+/* ---- random numbers ---- */
+
+static uint64_t state;
+
+void random_seed(uint64_t seed)
+{
+    state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+}
+
+uint32_t random_bits(void)
+{
+    state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(state >> 32);
+}
+
+int random_int(int low, int high)
+{
+    return low + (int)(random_bits() % (uint32_t)(high - low + 1));
+}
+
+float random_float(void)
+{
+    return (float)(random_bits() >> 8) * 0x1p-23f - 1.0f;
+}
+
+void random_fill(float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int extreme = random_int(0, 15);
+        out[i] = random_float() * (extreme == 0 ? 1000.0f : extreme == 1 ? 0.001f : 1.0f);
+    }
+}
+
+/* ---- buffers ---- */
+
+enum { MOST_BUFFERS = 64, CANARY = 0xa5, UNSET = 0xff };
+
+static struct area {
+    uint8_t *map, *data;
+    size_t map_size, size; /* map_size: without the guard */
+} areas[MOST_BUFFERS];
+static int n_areas;
+
+void *buffer(size_t size, size_t slack)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (size + slack + page - 1) / page * page + page;
+    uint8_t *map = mmap(NULL, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED || n_areas == MOST_BUFFERS || mprotect(map + usable, page, PROT_NONE)) {
+        fprintf(stderr, "no memory for a buffer of %zu bytes\n", size);
+        exit(2);
+    }
+    struct area *a = &areas[n_areas++];
+    *a = (struct area){.map = map, .map_size = usable, .data = map + usable - slack - size, .size = size};
+    memset(map, CANARY, usable);
+    memset(a->data, UNSET, size);
+    return a->data;
+}
+
+float *float_buffer(size_t n)
+{
+    return buffer(n * sizeof(float), 0);
+}
+
+bool buffers_intact(void)
+{
+    for (int i = 0; i < n_areas; i++) {
+        const struct area *a = &areas[i];
+        for (const uint8_t *p = a->map; p < a->map + a->map_size; p++) {
+            if (p == a->data)
+                p += a->size;
+            if (p < a->map + a->map_size && *p != CANARY)
+                return fail("byte %td of a buffer of %zu was overwritten", p - a->data, a->size);
+        }
+    }
+    return true;
+}
+
+void buffers_release(void)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    while (n_areas > 0) {
+        n_areas--;
+        munmap(areas[n_areas].map, areas[n_areas].map_size + page);
+    }
+}
+
+void *random_matrix(enum tensor_type type, int rows, int cols, bool odd, float *values)
+{
+    const size_t n = (size_t)rows * (size_t)cols;
+    struct kernels ref;
+    kernels_init_ref(&ref);
+    void *w = buffer(n * tensor_element_size(type), odd ? 1 : 0);
+    random_fill(values, n);
+    ref.from_float[type](w, values, (int)n);
+    ref.to_float[type](values, w, (int)n);
+    return w;
+}

@@ -1,0 +1,52 @@
+/* What the kernel tests share: buffers between guards, random numbers, the list of cases. */
+#ifndef WARD_TESTS_KERNELS_HARNESS_H
+#define WARD_TESTS_KERNELS_HARNESS_H
+
+#include "kernels/compute.h"
+
+#define EPS 0x1p-24 /* of rounding to float32 */
+
+/* How far a float32 sum of n products may be off, relative to the sum of the absolute products. Each addition rounds what has
+ * been summed so far, so n roundings is the limit; they go both ways, which leaves the square root, times a margin for the
+ * unluckiest of many outputs. A product left out or counted twice is off by 1 / n. */
+#define SUM_BOUND(n) ((8 + 2 * sqrt(n)) * EPS)
+
+/* One case checks one entry of the table, or one operation built on it. False after fail() has said why. */
+struct check {
+    const char *name;
+    bool (*run)(const struct kernels *k, int type); /* type: of the weights, for the entries that have one each */
+    int type;                                       /* -1: none */
+};
+
+extern const struct check matrix_checks[], row_checks[], compute_checks[]; /* end with a NULL name */
+
+/* Prints the reason as a comment of TAP; returns false. */
+bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- random numbers: the same sequence for the same seed and case ---- */
+
+void random_seed(uint64_t seed);
+uint32_t random_bits(void);
+int random_int(int low, int high);       /* low <= n <= high */
+float random_float(void);                /* in -1 .. 1 */
+void random_fill(float *out, size_t n);  /* mostly of that size, some up to a thousand times larger or smaller */
+
+/* ---- buffers: an access beyond the end is a fault, a write before the start or into the slack is found ---- */
+
+/* `size` bytes that end `slack` bytes before a page that cannot be touched; filled with NaN. Lives until buffers_release. */
+void *buffer(size_t size, size_t slack);
+float *float_buffer(size_t n);
+/* False (after fail) when something was written around a buffer. */
+bool buffers_intact(void);
+void buffers_release(void);
+
+/* A random matrix of a type in a buffer, at an odd address when `odd`; `values` gets what it holds. */
+void *random_matrix(enum tensor_type type, int rows, int cols, bool odd, float *values);
+
+/* Within bound of expected, or both NaN; says what and where otherwise. */
+bool near(const char *what, int at, double got, double expected, double bound);
+
+/* The speed of each kernel on this machine as CSV. */
+int bench_kernels(int threads);
+
+#endif
