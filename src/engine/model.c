@@ -33,9 +33,6 @@ int ward_model_open(ward_model **out, const char *path, const struct ward_model_
         rc = chat_template_open(&m->chat, m->path, &m->config, m->tokenizer, err);
     if (!rc)
         rc = weights_open(&m->weights, m->path, &m->config, err);
-    if (!rc && tokenizer_size(m->tokenizer) > m->config.text.vocab_size)
-        rc = error_set(err, WARD_EFORMAT, "%s: the tokenizer has %d tokens, but the model's vocabulary is %d", m->path,
-                       tokenizer_size(m->tokenizer), m->config.text.vocab_size);
     if (!rc)
         rc = open_backend(&m->backend, options ? options : &defaults, err);
     if (rc)

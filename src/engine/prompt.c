@@ -21,6 +21,16 @@ static int collect_images(struct prompt *p, const struct ward_message *messages,
     return 0;
 }
 
+/* A tokenizer may know more than the model: that of a text-only Gemma has the image token, its embedding table not. */
+static int check_vocabulary(const struct prompt *p, const struct ward_model *m, struct ward_error *err)
+{
+    for (size_t i = 0; i < p->ids.n; i++)
+        if (p->ids.at[i] >= m->config.text.vocab_size && p->ids.at[i] != m->config.image_token)
+            return error_set(err, WARD_EFORMAT, "%s: the tokenizer gave token %d, but the model's vocabulary ends at %d", m->path,
+                             (int)p->ids.at[i], m->config.text.vocab_size - 1);
+    return 0;
+}
+
 /* Each run of image tokens belongs to the next image. */
 static int place_images(struct prompt *p, const struct model_config *config, struct ward_error *err)
 {
@@ -54,6 +64,8 @@ int prompt_build(struct prompt *out, const struct ward_model *m, const struct wa
         rc = chat_encode(&m->chat, &m->config, m->tokenizer, messages, n_messages, &out->ids, err);
     if (!rc && out->ids.n > INT_MAX / 2)
         rc = error_set(err, WARD_ECONTEXT, "the prompt has %zu tokens", out->ids.n);
+    if (!rc)
+        rc = check_vocabulary(out, m, err);
     if (!rc)
         rc = place_images(out, &m->config, err);
     if (rc)

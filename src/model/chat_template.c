@@ -201,16 +201,6 @@ static int find_token(int32_t *id, const struct tokenizer *tokenizer, const char
     return *id >= 0 ? 0 : error_set(err, WARD_EFORMAT, "%s: the tokenizer has no %s", folder, text);
 }
 
-static int find_image_token(int32_t *id, int expected, const struct tokenizer *tokenizer, const char *text,
-                            const char *folder, struct ward_error *err)
-{
-    const int rc = find_token(id, tokenizer, text, folder, err);
-    if (rc || *id == expected)
-        return rc;
-    return error_set(err, WARD_EFORMAT, "%s: %s is %d for the tokenizer, but %d in config.json", folder, text, (int)*id,
-                     expected);
-}
-
 int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
                        const struct tokenizer *tokenizer, struct ward_error *err)
 {
@@ -224,11 +214,14 @@ int chat_template_open(struct chat_template *out, const char *folder, const stru
         rc = find_token(&c.end_of_turn, tokenizer, "<end_of_turn>", folder, err);
     if (config->image_tokens > 0) {
         if (!rc)
-            rc = find_image_token(&c.boi, config->boi_token, tokenizer, "<start_of_image>", folder, err);
+            rc = find_token(&c.boi, tokenizer, "<start_of_image>", folder, err);
         if (!rc)
-            rc = find_image_token(&c.eoi, config->eoi_token, tokenizer, "<end_of_image>", folder, err);
+            rc = find_token(&c.eoi, tokenizer, "<end_of_image>", folder, err);
         if (!rc)
-            rc = find_image_token(&c.image, config->image_token, tokenizer, "<image_soft_token>", folder, err);
+            rc = find_token(&c.image, tokenizer, "<image_soft_token>", folder, err);
+        if (!rc && c.image != config->image_token)
+            rc = error_set(err, WARD_EFORMAT, "%s: <image_soft_token> is %d for the tokenizer, but %d in config.json", folder,
+                           (int)c.image, config->image_token);
     }
     c.thinking_start = tokenizer_id(tokenizer, "<unused94>");
     c.thinking_end = tokenizer_id(tokenizer, "<unused95>");

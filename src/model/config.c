@@ -293,17 +293,6 @@ static void check_pooling(const struct reader *r, const struct model_config *con
                            r->file, config->image_tokens, side);
 }
 
-/* transformers knows the ids of image tokens by two names. */
-static void read_token(const struct reader *r, int *out, const char *name, const char *other, int fallback,
-                       int vocab_size)
-{
-    read_integer(r, out, json_get(r->object, name) ? name : other, fallback, 0, vocab_size - 1);
-    if (!*r->rc && *out >= vocab_size)
-        *r->rc =
-            error_set(r->err, WARD_EFORMAT, "%s: %s is missing, and its default %d is outside the vocabulary of %d",
-                      r->file, name, fallback, vocab_size);
-}
-
 /* ---- config.json ------------------------------------------------------------------------------------------------- */
 
 static void check_architecture(const struct reader *r)
@@ -338,7 +327,7 @@ static void read_model(const struct reader *r, struct model_config *out)
     bool inner_tied;
     read_bool(&text, &inner_tied, "tie_word_embeddings", true);
     read_bool(r, &out->text.tied_embeddings, "tie_word_embeddings", inner_tied);
-    out->image_token = out->boi_token = out->eoi_token = -1;
+    out->image_token = -1;
     if (!multimodal || *r->rc)
         return;
 
@@ -346,16 +335,15 @@ static void read_model(const struct reader *r, struct model_config *out)
     if (!vision.object)
         fail_missing(r, "vision_config");
     read_vision(&vision, &out->vision);
-    const int vocab_size = out->text.vocab_size;
     read_integer(r, &out->image_tokens, "mm_tokens_per_image", 256, 1, MAX_PATCHES);
-    read_token(r, &out->image_token, "image_token_index", "image_token_id", 262144, vocab_size);
-    read_token(r, &out->boi_token, "boi_token_index", "boi_token_id", 255999, vocab_size);
-    read_token(r, &out->eoi_token, "eoi_token_index", "eoi_token_id", 256000, vocab_size);
+    /* transformers knows it by two names */
+    read_integer(r, &out->image_token, json_get(r->object, "image_token_index") ? "image_token_index" : "image_token_id", 262144,
+                 0, INT_MAX);
     if (!*r->rc)
         check_pooling(r, out);
 }
 
-/* ---- tokens that begin and end ----------------------------------------------------------------------------------- */
+/* ---- tokens that end an answer ----------------------------------------------------------------------------------- */
 
 /* One id or a list. Ids outside the vocabulary cannot be generated and do no harm. */
 static bool read_eos(const struct reader *r, struct model_config *out)
@@ -382,9 +370,6 @@ static bool read_eos(const struct reader *r, struct model_config *out)
 /* From generation_config.json, then config.json, then its text_config, then Gemma3TextConfig's defaults. */
 static void read_ends(const struct reader sources[3], struct model_config *out)
 {
-    out->bos_token = 2;
-    for (int i = 2; i >= 0; i--) /* the first has the last word */
-        read_integer(&sources[i], &out->bos_token, "bos_token_id", out->bos_token, 0, out->text.vocab_size - 1);
     for (int i = 0; i < 3; i++)
         if (read_eos(&sources[i], out))
             return;

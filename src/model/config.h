@@ -41,8 +41,7 @@ struct model_config {
     struct vision_config vision; /* n_layers 0: a text-only checkpoint */
     struct image_config image;
     int image_tokens;                      /* mm_tokens_per_image; 0 for text only */
-    int image_token, boi_token, eoi_token; /* -1 for text only */
-    int bos_token;
+    int image_token;   /* stands for each of them; may lie outside the vocabulary; -1 for text only */
     int eos[CONFIG_MAX_EOS]; /* tokens that end an answer */
     int n_eos;
 };

@@ -116,9 +116,6 @@ static void test_layouts(void **state)
         assert_true(c.vision.layer_norm_eps == 1e-6);
         assert_int_equal(c.image_tokens, 256);
         assert_int_equal(c.image_token, 262144);
-        assert_int_equal(c.boi_token, 255999);
-        assert_int_equal(c.eoi_token, 256000);
-        assert_int_equal(c.bos_token, 2);
         assert_int_equal(c.n_eos, 2);
         assert_int_equal(c.eos[0], 1);
         assert_int_equal(c.eos[1], 106);
@@ -140,8 +137,6 @@ static void test_text_only(void **state)
     assert_int_equal(c.vision.n_layers, 0);
     assert_int_equal(c.image_tokens, 0);
     assert_int_equal(c.image_token, -1);
-    assert_int_equal(c.boi_token, -1);
-    assert_int_equal(c.eoi_token, -1);
     assert_int_equal(c.n_eos, 1);
     assert_int_equal(c.eos[0], 1);
     assert_true(c.text.final_softcap == 30);
@@ -243,10 +238,9 @@ static void test_tied(void **state)
             .text.tied_embeddings);
 }
 
-static void check_eos(const char *config, const char *generation, int bos, int n, int first, int last)
+static void check_eos(const char *config, const char *generation, int n, int first, int last)
 {
     const struct model_config c = parse_good(config, generation, NULL, NULL);
-    assert_int_equal(c.bos_token, bos);
     assert_int_equal(c.n_eos, n);
     assert_int_equal(c.eos[0], first);
     assert_int_equal(c.eos[n - 1], last);
@@ -256,13 +250,13 @@ static void test_eos(void **state)
 {
     (void)state;
     const char *both = SMALL(",\"eos_token_id\":5", ",\"eos_token_id\":6,\"bos_token_id\":4", "");
-    check_eos(SMALL("", "", ""), NULL, 2, 1, 1, 1);
-    check_eos(SMALL("", ",\"eos_token_id\":6", ""), NULL, 2, 1, 6, 6);
-    check_eos(both, NULL, 4, 1, 5, 5);
-    check_eos(both, "{}", 4, 1, 5, 5);
-    check_eos(both, "{\"eos_token_id\":null}", 4, 1, 5, 5);
-    check_eos(both, "{\"eos_token_id\":[1,106],\"bos_token_id\":3}", 3, 2, 1, 106);
-    check_eos(both, "{\"eos_token_id\":999999}", 4, 1, 999999, 999999);
+    check_eos(SMALL("", "", ""), NULL, 1, 1, 1);
+    check_eos(SMALL("", ",\"eos_token_id\":6", ""), NULL, 1, 6, 6);
+    check_eos(both, NULL, 1, 5, 5);
+    check_eos(both, "{}", 1, 5, 5);
+    check_eos(both, "{\"eos_token_id\":null}", 1, 5, 5);
+    check_eos(both, "{\"eos_token_id\":[1,106],\"bos_token_id\":3}", 2, 1, 106);
+    check_eos(both, "{\"eos_token_id\":999999}", 1, 999999, 999999);
 }
 
 static void test_preprocessor(void **state)
@@ -396,8 +390,6 @@ static void test_refused(void **state)
         {SMALL(",\"eos_token_id\":\"1\"", "", ""), "eos_token_id is \"1\", expected a token id"},
         {SMALL(",\"eos_token_id\":[1,-1]", "", ""), "eos_token_id is -1, expected"},
         {SMALL(",\"eos_token_id\":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]", "", ""), "eos_token_id is a list"},
-        {SMALL("", ",\"bos_token_id\":300", ""),
-         "text_config.bos_token_id is 300, expected a whole number from 0 to 299"},
     };
     CHECK_REFUSALS(cases, 0);
 }
@@ -413,9 +405,7 @@ static void test_refused_images(void **state)
         {IMAGE("", ",\"image_size\":30,\"patch_size\":4"), "vision_config: image_size is not a multiple of patch_size"},
         {IMAGE("", ",\"image_size\":16384,\"patch_size\":1"), "vision_config: an image has more than 65536 patches"},
         {IMAGE("", ",\"image_size\":[32,32]"), "vision_config.image_size is a list"},
-        {IMAGE("", ""), "image_token_index is missing, and its default 262144 is outside the vocabulary of 300"},
-        {IMAGE(",\"image_token_index\":300", ""), "image_token_index is 300, expected a whole number from 0 to 299"},
-        {IMAGE(",\"image_token_index\":9,\"boi_token_index\":-1", ""), "boi_token_index is -1"},
+        {IMAGE(",\"image_token_index\":-1", ""), "image_token_index is -1, expected a whole number from 0 to 2147483647"},
         {"{" HEAD ",\"mm_tokens_per_image\":15,\"text_config\":{" TEXT "},\"vision_config\":{" EYE "}}",
          "mm_tokens_per_image is 15, expected a square whose root divides the 8 patches of a side"},
         {"{" HEAD ",\"mm_tokens_per_image\":9,\"text_config\":{" TEXT "},\"vision_config\":{" EYE "}}",
@@ -455,7 +445,6 @@ static void test_refused_images(void **state)
     CHECK_REFUSALS(processors, 3);
     static const struct refusal generations[] = {
         {"{\"eos_token_id\":[]}", "generation_config.json: eos_token_id is a list"},
-        {"{\"bos_token_id\":\"<bos>\"}", "generation_config.json: bos_token_id is \"<bos>\""},
         {"[1]", "generation_config.json: is not a JSON object"},
     };
     CHECK_REFUSALS(generations, 1);
