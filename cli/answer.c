@@ -60,7 +60,7 @@ static void write_token(struct stream *s, const struct ward_token *token)
             progress_show("thinking", 0, 0);
         return;
     }
-    if (!*token->text)
+    if (!token->length)
         return;
     progress_clear();
     if (token->thinking && !s->in_thinking) {
@@ -70,9 +70,9 @@ static void write_token(struct stream *s, const struct ward_token *token)
     }
     if (!token->thinking) {
         end_thinking(s);
-        s->n_text += strlen(token->text);
+        s->n_text += token->length;
     }
-    output_untrusted(token->text);
+    output_untrusted(token->text, token->length);
     output_flush();
 }
 
@@ -125,8 +125,8 @@ int answer_generate(ward_session *session, const struct conversation *conversati
     }
     if (options->stream) {
         /* An answer cut short within a character ends with what no token completed. */
-        if (out->result.finish == WARD_FINISH_CANCELLED && stream.n_text < strlen(out->result.text))
-            output_untrusted(out->result.text + stream.n_text);
+        if (out->result.finish == WARD_FINISH_CANCELLED && stream.n_text < out->result.text_length)
+            output_untrusted(out->result.text + stream.n_text, out->result.text_length - stream.n_text);
         output_text("\n");
         output_flush();
     }

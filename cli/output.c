@@ -43,17 +43,18 @@ void output_text(const char *text)
     output_bytes(text, strlen(text));
 }
 
-void output_untrusted(const char *text)
+void output_untrusted(const char *text, size_t length)
 {
     if (!output_is_terminal()) {
-        output_text(text);
+        output_bytes(text, length);
         return;
     }
-    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+    const unsigned char *end = (const unsigned char *)text + length;
+    for (const unsigned char *c = (const unsigned char *)text; c < end; c++) {
         /* C0, DEL, and C1, which is C2 80 to C2 9F in UTF-8. */
         if ((*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7f) {
             output_bytes("?", 1);
-        } else if (c[0] == 0xc2 && c[1] >= 0x80 && c[1] < 0xa0) {
+        } else if (c[0] == 0xc2 && c + 1 < end && c[1] >= 0x80 && c[1] < 0xa0) {
             output_bytes("?", 1);
             c++;
         } else {

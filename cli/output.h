@@ -9,7 +9,7 @@ void output_bytes(const void *bytes, size_t length);
 void output_text(const char *text);
 /* As output_text, but on a terminal control characters other than newline and tab are shown as '?': neither a model
  * nor what it was asked about may send commands to the terminal. */
-void output_untrusted(const char *text);
+void output_untrusted(const char *text, size_t length);
 /* Hands what is buffered to the system. A closed pipe ends the program with status 1 and no word, any other failure
  * with a sentence. */
 void output_flush(void);

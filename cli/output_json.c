@@ -106,8 +106,11 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     if (!w)
         die("out of memory");
     json_write_open(w, NULL, '{');
-    write_text(w, "text", r->text);
-    write_text(w, "thinking", r->thinking);
+    json_write_string(w, "text", r->text, r->text_length);
+    if (r->thinking)
+        json_write_string(w, "thinking", r->thinking, r->thinking_length);
+    else
+        json_write_null(w, "thinking");
     write_ids(w, "prompt_ids", r->prompt_ids, r->n_prompt_ids);
     write_ids(w, "ids", r->ids, r->n_ids);
     write_text(w, "finish_reason", finish_name(r->finish));

@@ -134,6 +134,7 @@ struct ward_logprob {
 struct ward_token {
     int32_t id;
     const char *text;    /* whole UTF-8 characters that this token completed, NUL-terminated, may be empty */
+    size_t length;       /* bytes of text, which may hold NUL */
     bool thinking;       /* inside MedGemma 1.5's thinking block: not part of the answer */
     float logprob;
     const struct ward_logprob *top; /* [n_top], most likely first */
@@ -165,6 +166,7 @@ enum ward_finish { WARD_FINISH_STOP, WARD_FINISH_LENGTH, WARD_FINISH_CANCELLED }
 struct ward_result {
     char *text;         /* the answer, special tokens and thinking left out; owned by the result */
     char *thinking;     /* or NULL */
+    size_t text_length, thinking_length; /* bytes of each, which may hold NUL */
     int32_t *prompt_ids; /* after the chat template, images expanded */
     int32_t *ids;       /* every generated token */
     size_t n_prompt_ids, n_ids;

@@ -11,6 +11,7 @@ struct answer {
     const struct ward_model *model;
     struct decoder decoder;
     const char *piece; /* the text that the last token completed */
+    size_t length;     /* of piece */
     bool thinking;     /* inside the block */
     bool of_thinking;  /* the piece belongs into the block; a mark completes what came before it */
 };
@@ -26,25 +27,25 @@ static bool is_mark(const struct chat_template *chat, int32_t id)
 /* Takes a token; with the last one comes what the decoder still holds back. */
 static void answer_push(struct answer *a, int32_t id, bool last)
 {
-    size_t length;
     a->of_thinking = a->thinking;
     if (is_mark(&a->model->chat, id)) {
-        a->piece = decoder_finish(&a->decoder, &length);
+        a->piece = decoder_finish(&a->decoder, &a->length);
         a->thinking = id == a->model->chat.thinking_start;
     } else {
-        a->piece = decoder_push(&a->decoder, id, &length);
+        a->piece = decoder_push(&a->decoder, id, &a->length);
     }
-    if (last && length == 0)
-        a->piece = decoder_finish(&a->decoder, &length);
+    if (last && a->length == 0)
+        a->piece = decoder_finish(&a->decoder, &a->length);
 }
 
 /* The text of the generated tokens inside or outside of thinking; NULL for thinking that there was none of. */
-static int answer_text(const struct ward_model *m, const struct ward_result *result, bool thoughts, char **text, struct ward_error *err)
+static int answer_text(const struct ward_model *m, const struct ward_result *result, bool thoughts, char **text, size_t *length,
+                       struct ward_error *err)
 {
     int32_t *ids = malloc((result->n_ids + 1) * sizeof *ids);
     if (!ids)
         return error_no_memory(err, "the answer", (result->n_ids + 1) * sizeof *ids);
-    size_t n = 0, length;
+    size_t n = 0;
     bool thinking = false, found = !thoughts;
     for (size_t i = 0; i < result->n_ids; i++) {
         if (is_mark(&m->chat, result->ids[i])) {
@@ -54,10 +55,12 @@ static int answer_text(const struct ward_model *m, const struct ward_result *res
             ids[n++] = result->ids[i];
         }
     }
-    const int rc = found ? tokenizer_decode(m->tokenizer, ids, n, false, text, &length, err) : 0;
+    const int rc = found ? tokenizer_decode(m->tokenizer, ids, n, false, text, length, err) : 0;
     const size_t heading = sizeof THOUGHT_HEADING - 1;
-    if (!rc && found && thoughts && length >= heading && memcmp(*text, THOUGHT_HEADING, heading) == 0)
-        memmove(*text, *text + heading, length - heading + 1);
+    if (!rc && found && thoughts && *length >= heading && memcmp(*text, THOUGHT_HEADING, heading) == 0) {
+        *length -= heading;
+        memmove(*text, *text + heading, *length + 1);
+    }
     free(ids);
     return rc;
 }
@@ -80,6 +83,7 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
     const struct ward_token token = {
         .id = id,
         .text = a->piece,
+        .length = a->length,
         .thinking = a->of_thinking,
         .logprob = (float)((double)s->logits[id] - log_sum),
         .top = s->top,
@@ -178,10 +182,10 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
         result->n_prompt_ids = prompt.ids.n;
         prompt.ids = (struct ids){0};
         result->total_ms = clock_ms() - start;
-        rc = answer_text(s->model, result, false, &result->text, err);
+        rc = answer_text(s->model, result, false, &result->text, &result->text_length, err);
     }
     if (!rc)
-        rc = answer_text(s->model, result, true, &result->thinking, err);
+        rc = answer_text(s->model, result, true, &result->thinking, &result->thinking_length, err);
     prompt_clear(&prompt);
     decoder_close(&answer.decoder);
     if (rc)
