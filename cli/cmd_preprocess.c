@@ -3,17 +3,13 @@
 #include "options.h"
 #include "output.h"
 
-#include "base/mapping.h"
 #include "image/image.h"
 #include "model/config.h"
 #include "model/locate.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static int run(int argc, char **argv);
 
@@ -105,70 +101,14 @@ static int square_size(const struct preprocess_options *o)
     return size;
 }
 
-static bool write_whole(int fd, const void *bytes, size_t length)
+static int write_pixels(const char *path, const uint8_t *rgb, int size, struct ward_error *err)
 {
-    const char *at = bytes;
-    while (length) {
-        ssize_t n = write(fd, at, length);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return false;
-        at += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
-
-/* A failure leaves no file behind. */
-static void write_ppm(const char *path, const uint8_t *rgb, int size)
-{
+    if (strcmp(path, "-") != 0)
+        return image_write_ppm(path, rgb, size, size, err);
     char header[64];
-    size_t n_header = (size_t)snprintf(header, sizeof header, "P6\n%d %d\n255\n", size, size);
-    size_t n_rgb = (size_t)size * (size_t)size * 3;
-    if (strcmp(path, "-") == 0) {
-        output_bytes(header, n_header);
-        output_bytes(rgb, n_rgb);
-        return;
-    }
-    FILE *file = fopen(path, "wbe");
-    if (!file)
-        die("%s: cannot be written: %s", path, strerror(errno));
-    int fd = fileno(file);
-    struct stat st;
-    bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-    bool written = write_whole(fd, header, n_header) && write_whole(fd, rgb, n_rgb);
-    int reason = errno;
-    if (fclose(file) != 0 && written) {
-        written = false;
-        reason = errno;
-    }
-    if (written)
-        return;
-    if (regular)
-        unlink(path);
-    die("%s: cannot be written: %s", path, strerror(reason));
-}
-
-static void read_image(struct ward_image *image, const struct preprocess_options *o)
-{
-    struct ward_error err;
-    struct mapping file;
-    char warning[256] = "";
-    int rc = mapping_open(&file, o->image_path, &err);
-    if (rc == 0) {
-        rc = image_decode(image, file.data, file.size, o->image_path, warning, &err);
-        mapping_close(&file);
-    }
-    if (rc == 0 && o->pad) {
-        rc = image_pad(image, o->image_path, &err);
-        if (rc)
-            image_clear(image);
-    }
-    if (rc)
-        die_error(&err);
-    if (*warning)
-        print_warning("%s: %s", o->image_path, warning);
+    output_bytes(header, (size_t)snprintf(header, sizeof header, "P6\n%d %d\n255\n", size, size));
+    output_bytes(rgb, (size_t)size * (size_t)size * 3);
+    return 0;
 }
 
 static int run(int argc, char **argv)
@@ -177,19 +117,23 @@ static int run(int argc, char **argv)
     struct ward_error err;
     parse(&o, argc, argv);
     int size = square_size(&o);
-    struct ward_image image;
-    read_image(&image, &o);
-    int rc;
+    ward_image *image;
+    char warning[256];
+    int rc = ward_image_open(&image, o.image_path, &(struct ward_image_options){.pad = o.pad}, warning, &err);
+    if (rc)
+        die_error(&err);
+    if (*warning)
+        print_warning("%s: %s", o.image_path, warning);
     if (o.draw) {
-        rc = draw_image(&image, DRAW_COLUMNS, &err);
+        rc = draw_image(image, DRAW_COLUMNS, &err);
     } else {
         uint8_t *rgb = must_realloc(NULL, (size_t)size * (size_t)size, 3);
-        rc = image_resize(&image, size, size, rgb, &err);
+        rc = image_resize(image, size, size, rgb, &err);
         if (rc == 0)
-            write_ppm(o.out, rgb, size);
+            rc = write_pixels(o.out, rgb, size, &err);
         free(rgb);
     }
-    image_clear(&image);
+    ward_image_close(&image);
     if (rc)
         die_error(&err);
     return 0;
