@@ -11,8 +11,8 @@ once in bfloat16. At every stage (image patches, each encoder layer, image featu
 log-probabilities) the error of ward against float32 must be no larger than the error of transformers' own bfloat16 run.
 Exit 0: so it is; 1: it is not; 2: the comparison could not be made.
 
-The three runs are processes of their own, one after the other. The float32 run widens one layer of the file's weights at
-a time, so that the 4B checkpoint takes about 13 GB of memory instead of 21; activations take 1.4 GB in TMPDIR.
+The three runs are processes of their own, one after the other. The float32 run widens one layer of the file's weights
+at a time, so that the 4B checkpoint takes about 13 GB of memory instead of 21; activations take 1.4 GB in TMPDIR.
 """
 
 import argparse
@@ -258,8 +258,8 @@ def encode_prompt(options, chat):
 
 
 def run_transformers(options, work, receive, dtype, attention, float32):
-    """One pass over ward's prompt and answer; activations go to receive. Returns log-probabilities [answer][vocabulary],
-    or None when transformers makes other ids of the prompt."""
+    """One pass over ward's prompt and answer; activations go to receive. Returns log-probabilities
+    [answer][vocabulary], or None when transformers makes other ids of the prompt."""
     import torch
     import transformers
     transformers.logging.set_verbosity_error()
@@ -418,9 +418,8 @@ def main():
         print(json.dumps({**facts, "pass": not failed, "stages": rows}, indent=1))
     else:
         print_table(rows, facts)
-        verdict = (f"FAIL: ward is further from float32 than transformers' bfloat16 run at {len(failed)} of" if failed else
-                   "PASS: ward is no further from float32 than transformers' bfloat16 run at any of")
-        print(f"\n{verdict} {len(rows)} stages")
+        verdict = f"FAIL: ward is further at {len(failed)} of" if failed else "PASS: ward is no further at any of"
+        print(f"\n{verdict} {len(rows)} stages from float32 than transformers' bfloat16 run")
     return int(bool(failed))
 
 
