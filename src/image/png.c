@@ -42,14 +42,18 @@ static void ignore_warning(png_structp p, png_const_charp text)
     (void)text;
 }
 
+static void fail_truncated(struct png *png)
+{
+    png->rc = error_set(png->err, WARD_EFORMAT, "%s: is a truncated PNG file: its data ends after %zu bytes",
+                        png->source->name, png->source->length);
+    png_error(png->png, "truncated");
+}
+
 static void read_input(png_structp p, png_bytep out, size_t n)
 {
     struct png *png = png_get_io_ptr(p);
-    if (n > png->left) {
-        png->rc = error_set(png->err, WARD_EFORMAT, "%s: is a truncated PNG file: its data ends after %zu bytes",
-                            png->source->name, png->source->length);
-        png_error(p, "truncated");
-    }
+    if (n > png->left)
+        fail_truncated(png);
     memcpy(out, png->next, n);
     png->next += n;
     png->left -= n;
@@ -215,10 +219,29 @@ static void set_transforms(struct png *png, int depth, int type)
         png->sample = 2;
 }
 
+/* Whether the file holds what its chunks claim. libpng takes memory for an eXIf chunk before it has seen its data. */
+static bool holds_its_chunks(const struct image_source *source)
+{
+    const size_t around = 12; /* bytes of a chunk beside its data: length and name before it, checksum after it */
+    size_t at = 8;
+    while (source->length - at >= around) {
+        const uint8_t *chunk = source->bytes + at;
+        const size_t length = png_get_uint_32(chunk);
+        if (length > source->length - at - around)
+            return false;
+        if (!memcmp(chunk + 4, "IEND", 4))
+            break;
+        at += around + length;
+    }
+    return true;
+}
+
 /* Escapes by longjmp on every failure. */
 static void decode(struct png *png, struct ward_image *out)
 {
     png_structp p = png->png;
+    if (!holds_its_chunks(png->source))
+        fail_truncated(png);
     /* Nothing of these changes a pixel in Pillow: skip them unread, so that a hostile profile costs nothing. */
     static const png_byte SKIPPED[] = "bKGD\0cHRM\0gAMA\0hIST\0iCCP\0oFFs\0pCAL\0pHYs\0sCAL\0sPLT\0sRGB\0sTER\0tIME\0"
                                       "tRNS";
