@@ -312,7 +312,9 @@ def run_json_is_the_documented_object():
         equal(step["top"][0], {"id": step["id"], "logprob": step["logprob"]}, "the greedy token is the likeliest")
     equal(a["timings"]["prefill_tokens"], len(a["prompt_ids"]), "prefill_tokens")
     equal(a["timings"]["decode_tokens"], 7, "decode_tokens")
-    assert a["memory"]["peak_rss_bytes"] > 0 and all(a["timings"][key] >= 0 for key in a["timings"])
+    assert all(a["timings"][key] >= 0 for key in a["timings"])
+    if os.path.exists("/proc/self/status"): # a bare chroot may lack it
+        assert a["memory"]["peak_rss_bytes"] > 0
 
 
 @test
