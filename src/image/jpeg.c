@@ -10,7 +10,10 @@
 
 #include <jerror.h>
 
-enum { MAX_SCANS = 500 }; /* a small progressive file can ask for millions of passes over a large image */
+/* A small progressive file can ask for millions of passes over a large image. The second limit leaves 22 to the largest
+ * image and all 500 to one of 8 megapixels; a progressive JPEG has about 10. */
+enum { MAX_SCANS = 500 };
+#define MAX_SCANNED_PIXELS UINT64_C(4000000000)
 
 struct jpeg {
     struct jpeg_decompress_struct cinfo;
@@ -103,12 +106,18 @@ static void skip_input(j_decompress_ptr cinfo, long n)
     input->bytes_in_buffer -= skipped;
 }
 
-static void on_progress(j_common_ptr cinfo)
+static void on_progress(j_common_ptr common)
 {
-    struct jpeg *jpeg = cinfo->client_data;
-    if (cinfo->is_decompressor && jpeg->cinfo.input_scan_number > MAX_SCANS) {
-        jpeg->rc = error_set(jpeg->err, WARD_EFORMAT, "%s: is a JPEG with more than %d scans; at most %d are read",
-                             jpeg->source->name, MAX_SCANS, MAX_SCANS);
+    struct jpeg *jpeg = common->client_data;
+    const struct jpeg_decompress_struct *cinfo = &jpeg->cinfo;
+    const uint64_t scans = (uint64_t)cinfo->input_scan_number;
+    const uint64_t pixels = (uint64_t)cinfo->image_width * cinfo->image_height;
+    if (scans > MAX_SCANS || scans * pixels > MAX_SCANNED_PIXELS) {
+        jpeg->rc = error_set(jpeg->err, WARD_EFORMAT,
+                             "%s: is a JPEG with %llu scans or more of %u x %u pixels; at most %d scans are read, and %llu "
+                             "pixels in all of them",
+                             jpeg->source->name, (unsigned long long)scans, cinfo->image_width, cinfo->image_height, MAX_SCANS,
+                             (unsigned long long)MAX_SCANNED_PIXELS);
         longjmp(jpeg->escape, 1);
     }
 }

@@ -319,6 +319,48 @@ static void test_sizes(void **state)
     free(jpeg);
 }
 
+static size_t put(uint8_t *out, const char *bytes, size_t n)
+{
+    memcpy(out, bytes, n);
+    return n;
+}
+#define PUT(out, text) put(out, text, sizeof(text) - 1)
+
+/* A gray progressive JPEG of arithmetic code that ends at once: libjpeg reads zeros on, so each scan of 12 bytes goes
+ * over the whole image. */
+static size_t put_jpeg_scans(uint8_t *out, int side, int scans)
+{
+    size_t n = PUT(out, "\xff\xd8\xff\xdb\0\x43\0");
+    memset(out + n, 1, 64);
+    n += 64;
+    n += PUT(out + n, "\xff\xca\0\x0b\x08");
+    for (int i = 0; i < 4; i++)
+        out[n++] = (uint8_t)(side >> (i % 2 ? 0 : 8));
+    n += PUT(out + n, "\1\1\x11\0");
+    for (int i = 0; i < scans; i++) {
+        /* the sum of the pixels of a block, then the single frequencies, each with its low bits left out at first */
+        const uint8_t band = (uint8_t)(i / 14), low = (uint8_t)(13 - i % 14);
+        n += PUT(out + n, "\xff\xda\0\x08\1\1\0");
+        out[n++] = band;
+        out[n++] = band;
+        out[n++] = (uint8_t)(i % 14 ? (low + 1) << 4 | low : low);
+        n += PUT(out + n, "\0\0");
+    }
+    return n + PUT(out + n, "\xff\xd9");
+}
+
+/* A few hundred bytes must not keep the decoder busy for minutes. */
+static void test_jpeg_scans(void **state)
+{
+    (void)state;
+    static uint8_t jpeg[8192];
+    refuse(jpeg, put_jpeg_scans(jpeg, 8, 501), WARD_EFORMAT, "501 scans or more of 8 x 8 pixels; at most 500");
+    refuse(jpeg, put_jpeg_scans(jpeg, 13377, 30), WARD_EFORMAT, "23 scans or more of 13377 x 13377 pixels");
+    struct ward_image image;
+    assert_int_equal(image_decode(&image, jpeg, put_jpeg_scans(jpeg, 8, 500), "film", NULL, NULL), 0);
+    image_clear(&image);
+}
+
 static void test_jpeg_kinds(void **state)
 {
     (void)state;
@@ -606,7 +648,7 @@ int main(void)
         cmocka_unit_test(test_flipped),        cmocka_unit_test(test_png_checksums),
         cmocka_unit_test(test_jpeg_data),      cmocka_unit_test(test_jpeg_warnings),
         cmocka_unit_test(test_public),         cmocka_unit_test(test_public_refuses),
-        cmocka_unit_test(test_ppm),
+        cmocka_unit_test(test_ppm),            cmocka_unit_test(test_jpeg_scans),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
