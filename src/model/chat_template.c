@@ -220,8 +220,8 @@ int chat_template_open(struct chat_template *out, const char *folder, const stru
         if (!rc)
             rc = find_token(&c.image, tokenizer, "<image_soft_token>", folder, err);
         if (!rc && c.image != config->image_token)
-            rc = error_set(err, WARD_EFORMAT, "%s: <image_soft_token> is %d for the tokenizer, but %d in config.json", folder,
-                           (int)c.image, config->image_token);
+            rc = error_set(err, WARD_EFORMAT, "%s: <image_soft_token> is %d for the tokenizer, but %d in config.json",
+                           folder, (int)c.image, config->image_token);
     }
     c.thinking_start = tokenizer_id(tokenizer, "<unused94>");
     c.thinking_end = tokenizer_id(tokenizer, "<unused95>");
