@@ -12,7 +12,6 @@ struct backend {
     const char *kernels;         /* the instruction set in use */
     int threads;
     enum tensor_type cache_type; /* of keys and values in the cache */
-    bool exact;                  /* the oracle: float32 throughout, nothing rounded */
 };
 
 /* Keys and values of one layer: [n_heads][capacity][head_dim] of `type`; position p lies in slot p % capacity. */
