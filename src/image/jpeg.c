@@ -114,10 +114,10 @@ static void on_progress(j_common_ptr common)
     const uint64_t pixels = (uint64_t)cinfo->image_width * cinfo->image_height;
     if (scans > MAX_SCANS || scans * pixels > MAX_SCANNED_PIXELS) {
         jpeg->rc = error_set(jpeg->err, WARD_EFORMAT,
-                             "%s: is a JPEG with %llu scans or more of %u x %u pixels; at most %d scans are read, and %llu "
-                             "pixels in all of them",
-                             jpeg->source->name, (unsigned long long)scans, cinfo->image_width, cinfo->image_height, MAX_SCANS,
-                             (unsigned long long)MAX_SCANNED_PIXELS);
+                             "%s: is a JPEG with %d scans or more of %u x %u pixels; at most %d scans are read, and "
+                             "%llu pixels in all of them",
+                             jpeg->source->name, cinfo->input_scan_number, cinfo->image_width, cinfo->image_height,
+                             MAX_SCANS, (unsigned long long)MAX_SCANNED_PIXELS);
         longjmp(jpeg->escape, 1);
     }
 }

@@ -96,14 +96,14 @@ struct text {
 /* The bytes that a piece stands for: -1, or the one byte of <0x0A>. */
 static int byte_of(const char *piece, size_t length)
 {
-    char copy[7] = {0};
+    char copy[7] = {0}, digits[3];
     unsigned byte;
     int end = 0;
     if (length != 6)
         return -1;
     memcpy(copy, piece, length);
-    return sscanf(copy, "<0x%2[0-9A-Fa-f]>%n", (char[3]){0}, &end) == 1 && end == 6 && sscanf(copy + 3, "%2x", &byte) == 1 ? (int)byte
-                                                                                                             : -1;
+    const bool form = sscanf(copy, "<0x%2[0-9A-Fa-f]>%n", digits, &end) == 1 && end == 6;
+    return form && sscanf(digits, "%2x", &byte) == 1 ? (int)byte : -1;
 }
 
 static void append_run(struct text *out, const uint8_t *run, size_t n)
@@ -149,7 +149,8 @@ static struct text decode_plainly(const struct tokenizer *t, const struct ids *i
 }
 
 /* Token by token, holding back no more than max_run bytes; all of it must be there, or whole characters at least. */
-static void check_stream(const struct tokenizer *t, const struct ids *ids, bool special, size_t max_run, const struct text *expected)
+static void check_stream(const struct tokenizer *t, const struct ids *ids, bool special, size_t max_run,
+                         const struct text *expected)
 {
     struct decoder decoder;
     size_t at = 0, length;

@@ -1,5 +1,5 @@
-/* What the fuzz targets share. Each target is one file, fuzz_NAME.c, with libFuzzer's entry point; without libFuzzer it is
- * linked with replay.c, which feeds it files. docs/fuzzing.md */
+/* What the fuzz targets share. Each target is one file, fuzz_NAME.c, with libFuzzer's entry point; without libFuzzer it
+ * is linked with replay.c, which feeds it files. docs/fuzzing.md */
 #ifndef WARD_TESTS_FUZZ_H
 #define WARD_TESTS_FUZZ_H
 
@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 void fuzz_fail(const char *file, int line, const char *what) __attribute__((noreturn));
 #define REQUIRE(condition) ((condition) ? (void)0 : fuzz_fail(__FILE__, __LINE__, #condition))
 
-/* What every parser promises of its result: 0, or a negative code that stands in `err` too, with a sentence of one line. */
+/* What every parser promises of its result: 0, or a negative code that stands in `err` too, with a sentence. */
 void fuzz_check_result(int rc, const struct ward_error *err);
 
 /* An input that stands for several files is cut at these lines. Each part is a copy of exactly its size, so that the

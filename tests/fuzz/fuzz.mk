@@ -1,7 +1,7 @@
 # Fuzzing: one libFuzzer target for each parser, tests/fuzz/fuzz_*.c (docs/fuzzing.md).
 #
-# make fuzz             builds all with clang and runs each for FUZZ_SECONDS, one after the other, from the committed corpus
-# make fuzz FUZZ=png    this one only; what it finds new lies in $(BUILD)/fuzz/corpus/png, crashes in $(BUILD)/fuzz
+# make fuzz             builds all with clang, runs one after the other for FUZZ_SECONDS from the committed corpus
+# make fuzz FUZZ=png    this one only; what it finds lies in $(BUILD)/fuzz/corpus/png, crashes in $(BUILD)/fuzz
 #
 # `make check` needs no libFuzzer: there the same targets, linked with replay.c, read the committed corpus.
 FUZZ_SECONDS ?= 600
@@ -12,11 +12,12 @@ FUZZ         ?= $(FUZZ_TARGETS)
 FUZZ_PROGRAMS := $(FUZZ_TARGETS:%=$(BUILD)/tests/fuzz/%)
 FUZZ_MAIN     := $(if $(filter fuzz,$(VARIANT)),,$(BUILD)/tests/fuzz/replay.o)
 # messages.c belongs to the program; what it calls in main.c the target has itself.
-$(BUILD)/tests/fuzz/messages: FUZZ_OBJ := $(patsubst %,$(BUILD)/cli/%.o,messages conversation progress)
-$(BUILD)/tests/fuzz/messages: $(patsubst %,$(BUILD)/cli/%.o,messages conversation progress)
+FUZZ_CLI := $(patsubst %,$(BUILD)/cli/%.o,messages conversation progress)
+$(BUILD)/tests/fuzz/messages: $(FUZZ_CLI)
 $(BUILD)/tests/fuzz/png: FUZZ_LIBS := -lz
 
-$(FUZZ_PROGRAMS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/common.o $(FUZZ_MAIN) $(BUILD)/objects.a
+$(FUZZ_PROGRAMS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/common.o $(FUZZ_MAIN) \
+                                         $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $(filter %.o,$^) $(BUILD)/objects.a $(LIBS) $(FUZZ_LIBS)
 
 .PHONY: fuzz fuzz-programs
@@ -26,10 +27,10 @@ test-programs: fuzz-programs
 fuzz:
 	$(MAKE) VARIANT=fuzz CC=clang BUILD=$(BUILD)/fuzz fuzz-programs
 	@for target in $(FUZZ); do \
-	    mkdir -p $(BUILD)/fuzz/corpus/$$target; \
-	    dictionary=tests/fuzz/$$target.dict; \
-	    $(BUILD)/fuzz/tests/fuzz/$$target $(FUZZ_FLAGS) -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/fuzz/$$target- \
-	        $$(test ! -e $$dictionary || echo -dict=$$dictionary) $(BUILD)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
+	    mkdir -p $(BUILD)/fuzz/corpus/$$target && \
+	    $(BUILD)/fuzz/tests/fuzz/$$target $(FUZZ_FLAGS) -max_total_time=$(FUZZ_SECONDS) \
+	        -artifact_prefix=$(BUILD)/fuzz/$$target- -dict=tests/fuzz/$$target.dict \
+	        $(BUILD)/fuzz/corpus/$$target tests/fuzz/corpus/$$target || exit 1; \
 	done
 
 -include $(wildcard $(BUILD)/tests/fuzz/*.d)

@@ -1,5 +1,5 @@
-/* The files that may hold a chat template (chat_template.jinja, chat_template.json, processor_config.json, tokenizer_config.json),
- * and a conversation of one system and one user text. */
+/* The files that may hold a chat template (chat_template.jinja, chat_template.json, processor_config.json,
+ * tokenizer_config.json), and a conversation of one system and one user text. */
 #include "fuzz.h"
 
 #include "model/chat.h"
@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void check_prompt(const struct chat_template *chat, const struct model_config *config, const char *system, const char *user)
+static void check_prompt(const struct chat_template *chat, const struct model_config *config, const char *system,
+                         const char *user)
 {
     const struct tokenizer *t = fuzz_tokenizer();
     const struct ward_part parts[] = {{.text = system}, {.text = user}};

@@ -1,4 +1,4 @@
-/* tokenizer.model, alone or with tokenizer_config.json and added_tokens.json beside it, and a text for the tokenizer. */
+/* tokenizer.model, alone or with tokenizer_config.json and added_tokens.json beside it; a text for the tokenizer. */
 #include "fuzz.h"
 
 static int open_parts(struct tokenizer **tokenizer, const struct fuzz_parts *parts, struct ward_error *err)

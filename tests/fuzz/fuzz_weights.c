@@ -1,5 +1,6 @@
-/* A checkpoint's folder of weights: the index, the headers of its shards (their lengths and data are made to fit), the names of
- * the tensors. The parts: model.safetensors.index.json, then one header a shard; without an index the one of model.safetensors. */
+/* A checkpoint's folder of weights: the index, the headers of its shards (their lengths and data are made to fit), the
+ * names of the tensors. The parts: model.safetensors.index.json, then one header a shard; without an index the one of
+ * model.safetensors. */
 #include "fuzz.h"
 
 #include "base/json.h"
@@ -12,11 +13,12 @@ enum { MAX_DATA = 4096, LENGTH_BYTES = 8 };
 
 /* The smallest models: what is added for images lies apart. */
 #define TEXT_CONFIG \
-    "\"hidden_size\":2,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":1,\"num_key_value_heads\":1," \
-    "\"head_dim\":2,\"sliding_window\":2,\"vocab_size\":3}"
+    "\"hidden_size\":2,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":1," \
+    "\"num_key_value_heads\":1,\"head_dim\":2,\"sliding_window\":2,\"vocab_size\":3}"
 static const char *const configs[] = {
     "{\"model_type\":\"gemma3_text\"," TEXT_CONFIG,
-    "{\"model_type\":\"gemma3\",\"mm_tokens_per_image\":1,\"image_token_index\":0,\"boi_token_index\":1,\"eoi_token_index\":2,"
+    "{\"model_type\":\"gemma3\",\"mm_tokens_per_image\":1,\"image_token_index\":0,\"boi_token_index\":1,"
+    "\"eoi_token_index\":2,"
     "\"vision_config\":{\"hidden_size\":1,\"intermediate_size\":1,\"num_hidden_layers\":1,\"num_attention_heads\":1,"
     "\"image_size\":1,\"patch_size\":1},\"text_config\":{" TEXT_CONFIG "}",
 };

@@ -1,5 +1,5 @@
-/* Feeds files to a fuzz target, for compilers without libFuzzer and for `make test`: PROGRAM FILE|FOLDER... prints one TAP
- * result. Each file is named before it is tried: when the program dies, the last one named is at fault. */
+/* Feeds files to a fuzz target, for compilers without libFuzzer and for `make test`: PROGRAM FILE|FOLDER... prints one
+ * TAP result. Each file is named before it is tried: when the program dies, the last one named is at fault. */
 #include "fuzz.h"
 
 #include <dirent.h>
@@ -19,7 +19,9 @@ static size_t n_files;
 #ifndef __SANITIZE_ADDRESS__ /* which has a malloc of its own */
 extern void *__libc_malloc(size_t size);
 
-/* In place of the C library's, also for the libraries: a small file must not get much memory, even if nobody touches it. */
+void *malloc(size_t size) __attribute__((visibility("default")));
+
+/* In place of the C library's, also for the libraries: a small file must not get much memory, touched or not. */
 void *malloc(size_t size)
 {
     REQUIRE(size <= MEMORY_LIMIT);
