@@ -1,6 +1,7 @@
 #include "base/json.h"
 
 #include "base/mapping.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -11,28 +12,7 @@
 #include <string.h>
 #include <yajl/yajl_parse.h>
 
-/* ---- UTF-8 ------------------------------------------------------------------------------------------------------- */
-
-/* Length of the well-formed character at text (Unicode's table 3-7: no overlong forms, no surrogates), or 0. *skip is
- * then the length of the longest start of one, at least 1: what Unicode recommends to replace by one U+FFFD. */
-static size_t utf8_character(const uint8_t *text, size_t length, size_t *skip)
-{
-    const uint8_t lead = text[0];
-    *skip = 1;
-    if (lead < 0x80)
-        return 1;
-    if (lead < 0xc2 || lead > 0xf4)
-        return 0;
-    const size_t n = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    const uint8_t low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-    const uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-    for (size_t i = 1; i < n; i++) {
-        if (i >= length || text[i] < (i == 1 ? low : 0x80) || text[i] > (i == 1 ? high : 0xbf))
-            return 0;
-        *skip = i + 1;
-    }
-    return n;
-}
+/* ---- characters -------------------------------------------------------------------------------------------------- */
 
 /* Four hexadecimal digits, or -1. */
 static int hex4(const uint8_t *text, size_t length)
