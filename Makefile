@@ -5,6 +5,7 @@
 # make fuzz               a libFuzzer target for each parser, FUZZ_SECONDS each (needs clang; tests/fuzz/fuzz.mk)
 # make install uninstall  program, libraries, header and pkg-config file under PREFIX (DESTDIR before it)
 # make debug asan ubsan tsan   builds that variant in build/debug, ...; e.g. make VARIANT=asan check
+# make bench-kernels      the speed of every kernel on this machine
 # make clean
 #
 # VARIANT=release|debug|asan|ubsan|tsan  CC=gcc  CROSS=aarch64-linux-gnu-  BUILD=build  PREFIX=/usr/local  LIBDIR=PREFIX/lib  WERROR=

@@ -83,12 +83,16 @@ def check(command, folder):
 
 
 def dead_links():
-    """Links between the pages of the documentation that lead nowhere."""
+    """Links between the pages of the documentation that lead nowhere, and pages that the index lacks."""
     pages = ["README.md", "CONTRIBUTING.md", *(os.path.relpath(page, ROOT) for page in sorted(glob.glob(f"{ROOT}/docs/*.md")))]
     for page in pages:
         for link in re.findall(r"\]\(([^)#:\s]+)[)#]", read(page)):
             if not os.path.exists(os.path.join(ROOT, os.path.dirname(page), link)):
                 yield f"{page} links to {link}, which is not there"
+    index = read("docs/README.md")
+    for name in sorted(os.listdir(os.path.join(ROOT, "docs"))):
+        if name != "README.md" and f"({name})" not in index:
+            yield f"docs/README.md does not list {name}"
 
 
 def main():
