@@ -1,11 +1,11 @@
 /* Attention over cached keys and values, blocked over keys with an online softmax.
  *
- * Several rows: a task takes a block of query rows and one key head, packs its queries once, then goes through blocks of keys:
- * packs keys and values once for all queries, and for each panel of queries computes the scores, their exponentials and the
- * weighted sum of the values while all of it is in the first-level cache.
+ * Several rows: a task takes a block of query rows and one key head, packs its queries once, then goes through blocks
+ * of keys: packs keys and values once for all queries, and for each panel of queries computes the scores, their
+ * exponentials and the weighted sum of the values while all of it is in the first-level cache.
  *
- * Blocks begin at multiples of a fixed number of positions and end early where the ring wraps, so a block is one piece of memory
- * and the arithmetic depends on positions alone. */
+ * Blocks begin at multiples of a fixed number of positions and end early where the ring wraps, so a block is one piece
+ * of memory and the arithmetic depends on positions alone. */
 #include "kernels/compute.h"
 
 #include <math.h>
@@ -16,22 +16,22 @@ enum { KEYS = 256, QUERY_PANELS = 36 };
 /* What one task works on; pointers into the scratch of its thread. */
 struct blocks {
     const struct gemm *g;
-    int keys, panels;           /* of a block */
-    int d_padded, d_cols;       /* head_dim rounded up to k_step, to nr / 2 */
+    int keys, panels;                          /* of a block */
+    int d_padded, d_cols;                      /* head_dim rounded up to k_step, to nr / 2 */
     size_t x_panel, k_panel, v_panel, p_panel; /* bytes of a packed panel of queries, keys, values, weights */
     uint8_t *q, *k, *v, *p;
-    float *scores;              /* [mr][keys] */
-    float *row;                 /* [mr][head_dim]: the scaled queries of a panel */
-    float *out;                 /* [panels * mr][d_cols]: sums of weighted values */
-    float *highest, *total;     /* [panels * mr]: of each row, so far */
+    float *scores;          /* [mr][keys] */
+    float *row;             /* [mr][head_dim]: the scaled queries of a panel */
+    float *out;             /* [panels * mr][d_cols]: sums of weighted values */
+    float *highest, *total; /* [panels * mr]: of each row, so far */
 };
 
 struct attention_job {
     const struct compute *c;
     const struct attention *a;
     struct blocks blocks;
-    int group;       /* query heads that share a key head */
-    int block_rows;  /* query rows of a task */
+    int group;      /* query heads that share a key head */
+    int block_rows; /* query rows of a task */
     int row_blocks;
 };
 
@@ -64,9 +64,15 @@ static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
     b->k_panel = nr * d_padded * element;
     b->v_panel = nr * keys * element;
     b->p_panel = mr * keys * element;
-    const size_t sizes[] = {panels * b->x_panel, keys / nr * b->k_panel, round_up(d_cols, nr) / nr * b->v_panel, b->p_panel,
-                            mr * keys * sizeof(float), mr * (size_t)head_dim * sizeof(float), panels * mr * d_cols * sizeof(float),
-                            panels * mr * sizeof(float), panels * mr * sizeof(float)};
+    const size_t sizes[] = {panels * b->x_panel,
+                            keys / nr * b->k_panel,
+                            round_up(d_cols, nr) / nr * b->v_panel,
+                            b->p_panel,
+                            mr * keys * sizeof(float),
+                            mr * (size_t)head_dim * sizeof(float),
+                            panels * mr * d_cols * sizeof(float),
+                            panels * mr * sizeof(float),
+                            panels * mr * sizeof(float)};
     uint8_t *at[sizeof sizes / sizeof *sizes];
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         at[i] = base ? base + used : NULL;
@@ -101,16 +107,18 @@ static void pack_keys_values(const struct attention *a, const struct blocks *b, 
     const size_t at = ((size_t)key_head * (size_t)a->capacity + (size_t)slot) * row_bytes;
     const uint8_t *k = (const uint8_t *)a->k + at, *v = (const uint8_t *)a->v + at;
     for (int j = 0; j < n; j += nr)
-        b->g->pack_w[a->type](b->k + (size_t)(j / nr) * b->k_panel, k + (size_t)j * row_bytes, row_bytes, min_int(nr, n - j), d);
+        b->g->pack_w[a->type](b->k + (size_t)(j / nr) * b->k_panel, k + (size_t)j * row_bytes, row_bytes,
+                              min_int(nr, n - j), d);
     for (int j = 0; j < d; j += nr)
-        b->g->pack_w_transposed[a->type](b->v + (size_t)(j / nr) * b->v_panel, v + (size_t)j * tensor_element_size(a->type),
-                                         row_bytes, n, min_int(nr, d - j));
+        b->g->pack_w_transposed[a->type](b->v + (size_t)(j / nr) * b->v_panel,
+                                         v + (size_t)j * tensor_element_size(a->type), row_bytes, n,
+                                         min_int(nr, d - j));
 }
 
-/* The softmax of one row of scores over the n keys of a block, of which low .. high - 1 are seen, relative to the highest score
- * so far; what has been summed is scaled when that rises. */
-static void soften_row(const struct kernels *k, float *scores, int n, int low, int high, float *out, int d_cols, float *highest,
-                       float *total)
+/* The softmax of one row of scores over the n keys of a block, of which low .. high - 1 are seen, relative to the
+ * highest score so far; what has been summed is scaled when that rises. */
+static void soften_row(const struct kernels *k, float *scores, int n, int low, int high, float *out, int d_cols,
+                       float *highest, float *total)
 {
     if (low >= high) {
         memset(scores, 0, (size_t)n * sizeof *scores);
@@ -130,10 +138,10 @@ static void soften_row(const struct kernels *k, float *scores, int n, int low, i
     }
 }
 
-/* One panel of queries against the packed block of positions p0 .. p0 + n - 1. `lo`, `hi` belong to its first row. Of the block
- * only the keys from `start` to `end` are computed: those that some row of the panel sees. */
-static void attend_panel(const struct kernels *k, const struct blocks *b, int panel, int rows, const int *lo, const int *hi, int p0,
-                         int n)
+/* One panel of queries against the packed block of positions p0 .. p0 + n - 1. `lo`, `hi` belong to its first row. Of
+ * the block only the keys from `start` to `end` are computed: those that some row of the panel sees. */
+static void attend_panel(const struct kernels *k, const struct blocks *b, int panel, int rows, const int *lo,
+                         const int *hi, int p0, int n)
 {
     const int mr = b->g->mr, nr = b->g->nr;
     const size_t first = (size_t)panel * (size_t)mr, d_cols = (size_t)b->d_cols, stride = (size_t)b->keys;
@@ -147,7 +155,8 @@ static void attend_panel(const struct kernels *k, const struct blocks *b, int pa
     start = start / nr * nr;
 
     for (int j = start; j < end; j += nr)
-        b->g->tile(b->scores + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel, b->d_padded, false);
+        b->g->tile(b->scores + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel,
+                   b->d_padded, false);
     for (int i = 0; i < rows; i++)
         soften_row(k, b->scores + (size_t)i * stride + start, end - start, max_int(lo[i] - p0 - start, 0),
                    min_int(hi[i] - p0, end) - start, b->out + (first + (size_t)i) * d_cols, b->d_cols,
@@ -157,12 +166,13 @@ static void attend_panel(const struct kernels *k, const struct blocks *b, int pa
     const int k_padded = (int)round_up((size_t)(end - start), (size_t)b->g->k_step);
     const uint8_t *v = b->v + (size_t)(nr * start) * b->g->element;
     for (int j = 0; j < b->d_cols; j += nr, v += b->v_panel)
-        (b->d_cols - j > nr / 2 ? b->g->tile : b->g->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, v, k_padded, true);
+        (b->d_cols - j > nr / 2 ? b->g->tile : b->g->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, v,
+                                                                k_padded, true);
 }
 
 /* Writes out the rows of one head, summed in the panels from `from` on. A row that sees nothing is 0. */
-static void finish_rows(const struct kernels *k, const struct attention *a, const struct blocks *b, int from, int head, int first,
-                        int rows)
+static void finish_rows(const struct kernels *k, const struct attention *a, const struct blocks *b, int from, int head,
+                        int first, int rows)
 {
     const size_t d = (size_t)a->head_dim;
     for (int i = 0; i < rows; i++) {
@@ -179,7 +189,7 @@ static int block_length(int p, int high, int capacity, int keys)
     return min_int(min_int(keys - p % keys, capacity - p % capacity), high - p);
 }
 
-/* A key head, the query heads that share it and a block of rows; the panels of one query head follow those of another. */
+/* A key head, the query heads that share it and a block of rows; the panels of one query head follow another's. */
 static void rows_task(void *arg, int task, int thread)
 {
     const struct attention_job *job = arg;
@@ -241,15 +251,16 @@ static void row_task(void *arg, int key_head, int thread)
             k->gemv[a->type](scores, (const uint8_t *)a->k + at, row_bytes, n, a->head_dim, q + (size_t)i * d);
             k->scale(scores, a->scale, n);
             soften_row(k, scores, n, 0, n, out + (size_t)i * d, a->head_dim, &highest[i], &total[i]);
-            k->weighted_rows[a->type](out + (size_t)i * d, scores, (const uint8_t *)a->v + at, row_bytes, n, a->head_dim);
+            k->weighted_rows[a->type](out + (size_t)i * d, scores, (const uint8_t *)a->v + at, row_bytes, n,
+                                      a->head_dim);
         }
     }
     for (int i = 0; i < job->group; i++)
         k->scale(out + (size_t)i * d, total[i] > 0 ? 1.0f / total[i] : 0.0f, a->head_dim);
 }
 
-/* Blocks that fit into the second-level cache: fewer queries first, since fewer keys are less work for each packed query; the
- * number of keys is settled by head_dim alone, because it decides the order of summation. */
+/* As many queries as fit the second-level cache together with a block of keys. How many keys make a block decides the
+ * order of summation, so that follows from the shape of the heads alone. */
 static void plan_blocks(struct attention_job *job)
 {
     struct blocks *b = &job->blocks;
@@ -272,7 +283,10 @@ static void plan_blocks(struct attention_job *job)
 void compute_attention(const struct compute *c, const struct attention *a)
 {
     /* the fastest product there is: bf16 where the processor multiplies it, else float32 */
-    struct attention_job job = {.c = c, .a = a, .blocks = {.g = c->k.gemm[a->exact ? TENSOR_F32 : TENSOR_BF16]}, .group = a->n_heads / a->n_kv_heads};
+    struct attention_job job = {.c = c,
+                                .a = a,
+                                .blocks = {.g = c->k.gemm[a->exact ? TENSOR_F32 : TENSOR_BF16]},
+                                .group = a->n_heads / a->n_kv_heads};
     if (a->rows == 1) {
         pool_run(c->pool, row_task, &job, a->n_kv_heads);
         return;

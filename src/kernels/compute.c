@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 enum {
-    SCRATCH_BYTES = 4 << 20,  /* holds the blocks of attention for heads of up to ATTENTION_MAX_HEAD */
-    ALONE = 1 << 15,          /* elements below which waking other threads costs more than it saves */
+    SCRATCH_BYTES = 4 << 20, /* holds the blocks of attention for heads of up to ATTENTION_MAX_HEAD */
+    ALONE = 1 << 15,         /* elements below which waking other threads costs more than it saves */
     ELEMENTS_PER_TASK = 1 << 14,
 };
 
@@ -98,9 +98,11 @@ static void rms_norm_rows(const struct rowwise *r, size_t first, int n)
         r->k->rms_norm(r->out + at, r->x + at, r->weight, r->cols, r->eps);
 }
 
-void compute_rms_norm(const struct compute *c, float *out, const float *x, const float *weight, int rows, int cols, float eps)
+void compute_rms_norm(const struct compute *c, float *out, const float *x, const float *weight, int rows, int cols,
+                      float eps)
 {
-    struct rowwise r = {.row = rms_norm_rows, .out = out, .x = x, .weight = weight, .rows = (size_t)rows, .cols = cols, .eps = eps};
+    struct rowwise r = {
+        .row = rms_norm_rows, .out = out, .x = x, .weight = weight, .rows = (size_t)rows, .cols = cols, .eps = eps};
     rowwise_run(c, &r);
 }
 
@@ -112,10 +114,16 @@ static void add_rms_norm_rows(const struct rowwise *r, size_t first, int n)
     }
 }
 
-void compute_add_rms_norm(const struct compute *c, float *residual, float *x, const float *weight, int rows, int cols, float eps)
+void compute_add_rms_norm(const struct compute *c, float *residual, float *x, const float *weight, int rows, int cols,
+                          float eps)
 {
-    struct rowwise r = {.row = add_rms_norm_rows, .out = x, .residual = residual, .weight = weight,
-                        .rows = (size_t)rows, .cols = cols, .eps = eps};
+    struct rowwise r = {.row = add_rms_norm_rows,
+                        .out = x,
+                        .residual = residual,
+                        .weight = weight,
+                        .rows = (size_t)rows,
+                        .cols = cols,
+                        .eps = eps};
     rowwise_run(c, &r);
 }
 
@@ -125,11 +133,17 @@ static void layer_norm_rows(const struct rowwise *r, size_t first, int n)
         r->k->layer_norm(r->out + at, r->x + at, r->weight, r->bias, r->cols, r->eps);
 }
 
-void compute_layer_norm(const struct compute *c, float *out, const float *x, const float *weight, const float *bias, int rows,
-                        int cols, float eps)
+void compute_layer_norm(const struct compute *c, float *out, const float *x, const float *weight, const float *bias,
+                        int rows, int cols, float eps)
 {
-    struct rowwise r = {.row = layer_norm_rows, .out = out, .x = x, .weight = weight, .bias = bias,
-                        .rows = (size_t)rows, .cols = cols, .eps = eps};
+    struct rowwise r = {.row = layer_norm_rows,
+                        .out = out,
+                        .x = x,
+                        .weight = weight,
+                        .bias = bias,
+                        .rows = (size_t)rows,
+                        .cols = cols,
+                        .eps = eps};
     rowwise_run(c, &r);
 }
 

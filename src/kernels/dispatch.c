@@ -10,8 +10,8 @@
 static const char *const names[ISA_COUNT] = {"none", "avx2", "avx512", "avx512bf16"};
 
 #if defined(__x86_64__)
-/* The register state that the operating system saves (XCR0): instructions whose registers it does not save must not be used,
- * whatever cpuid says of the processor. */
+/* The register state that the operating system saves (XCR0): instructions whose registers it does not save must not be
+ * used, whatever cpuid says of the processor. */
 static uint64_t saved_state(void)
 {
     uint32_t low, high;

@@ -1,7 +1,9 @@
-/* The kernel table: what differs from one instruction set to the next, and nothing else. ref.c fills it with portable C; each
- * file under x86/ overrides entries with its own. One thread, plain pointers; compute.h builds whole operations of it.
+/* The kernel table: what differs from one instruction set to the next, and nothing else. ref.c fills it with portable
+ * C; each file under x86/ overrides entries with its own. One thread, plain pointers; compute.h builds whole operations
+ * of it.
  *
- * Float accumulation is float32. Order of summation may differ between instruction sets, never between calls or thread counts. */
+ * Float accumulation is float32. Order of summation may differ between instruction sets, never between calls or thread
+ * counts. */
 #ifndef WARD_KERNELS_KERNELS_H
 #define WARD_KERNELS_KERNELS_H
 
@@ -12,10 +14,11 @@
 /* Instruction sets in ascending order; a set includes those before it. */
 enum isa { ISA_NONE, ISA_AVX2, ISA_AVX512, ISA_AVX512_BF16, ISA_COUNT };
 
-/* A blocked matrix product C = X W^T. X and W are packed into panels of mr and nr rows. Within a panel the columns follow one
- * another in groups of k_step, so the part from column k0 on (a multiple of k_step) begins mr * k0 * element bytes into it; all
- * else of the layout is between pack and tile. k is rounded up to a multiple of k_step with zeros, missing rows are zeros: a
- * panel takes mr * round_up(k, k_step) * element bytes (nr for W). W panels and scratch tiles are aligned to KERNELS_ALIGN. */
+/* A blocked matrix product C = X W^T. X and W are packed into panels of mr and nr rows. Within a panel the columns
+ * follow one another in groups of k_step, so the part from column k0 on (a multiple of k_step) begins mr * k0 * element
+ * bytes into it; all else of the layout is between pack and tile. k is rounded up to a multiple of k_step with zeros,
+ * missing rows are zeros: a panel takes mr * round_up(k, k_step) * element bytes (nr for W). W panels and scratch tiles
+ * are aligned to KERNELS_ALIGN. */
 enum { KERNELS_ALIGN = 64, GEMM_MAX_MR = 16, GEMM_MAX_NR = 32 };
 
 struct gemm {
@@ -40,7 +43,8 @@ struct kernels {
     /* out[rows] = w [rows][cols] x: rows lie row_bytes apart; x float32, products float32 */
     void (*gemv[TENSOR_TYPES])(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x);
     /* out[cols] += sum over rows of p[row] * v[row][cols] */
-    void (*weighted_rows[TENSOR_TYPES])(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols);
+    void (*weighted_rows[TENSOR_TYPES])(float *out, const float *p, const void *v, size_t row_bytes, int rows,
+                                        int cols);
     /* out = x * weight / sqrt(mean(x^2) + eps); weight holds Gemma's 1 + w. out may be x. */
     void (*rms_norm)(float *out, const float *x, const float *weight, int n, float eps);
     /* out = (x - mean) / sqrt(var + eps) * weight + bias. out may be x. */
@@ -65,8 +69,8 @@ struct kernels {
 
 /* The widest instruction set that this processor and operating system offer. */
 enum isa kernels_detect(void);
-const char *isa_name(enum isa isa);   /* "none", "avx2", "avx512", "avx512bf16" */
-/* "none", "avx2", ... to the set; NULL: the widest; -1: no such name. Names beyond this build ("amx") mean the widest. */
+const char *isa_name(enum isa isa); /* "none", "avx2", "avx512", "avx512bf16" */
+/* "none", "avx2", ... to the set; NULL: the widest; -1: no such name. "amx", which no build has yet, is the widest. */
 int isa_parse(const char *name);
 /* Fills the table with the best that `highest` and the processor allow. */
 void kernels_init(struct kernels *k, enum isa highest);

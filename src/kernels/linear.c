@@ -75,7 +75,8 @@ static void vector_task(void *arg, int task, int thread)
         task -= vector_tasks(map++);
 
     const int first = task * vector_rows(map), rows = min_int(vector_rows(map), map->w->rows - first);
-    job->c->k.gemv[map->w->type](map->out + first, tensor_row(map->w, first), tensor_row_bytes(map->w), rows, map->w->cols, job->x);
+    job->c->k.gemv[map->w->type](map->out + first, tensor_row(map->w, first), tensor_row_bytes(map->w), rows,
+                                 map->w->cols, job->x);
     if (map->bias)
         job->c->k.add(map->out + first, map->bias + first, rows);
 }
@@ -96,12 +97,12 @@ struct matrix_job {
     const struct gemm *g;
     const float *x;
     const struct linear *maps;
-    uint8_t *packed;      /* panels of x */
-    size_t panel_bytes;   /* of x */
+    uint8_t *packed;    /* panels of x */
+    size_t panel_bytes; /* of x */
     int rows, cols, n;
-    int panels;           /* of x */
-    int block_panels;     /* of x for one task */
-    int block_cols;       /* outputs of one task */
+    int panels;       /* of x */
+    int block_panels; /* of x for one task */
+    int block_cols;   /* outputs of one task */
 };
 
 static void pack_task(void *arg, int task, int thread)
@@ -135,8 +136,8 @@ static int matrix_all_tasks(const struct matrix_job *job)
 }
 
 /* c = or += one tile of which only rows x cols exist. */
-static void edge_tile(const struct gemm *g, float *c, size_t c_stride, const void *x, const void *w, int k, bool accumulate, int rows,
-                      int cols)
+static void edge_tile(const struct gemm *g, float *c, size_t c_stride, const void *x, const void *w, int k,
+                      bool accumulate, int rows, int cols)
 {
     _Alignas(KERNELS_ALIGN) float whole[GEMM_MAX_MR * GEMM_MAX_NR];
     g->tile(whole, (size_t)g->nr, x, w, k, false);
@@ -148,8 +149,8 @@ static void edge_tile(const struct gemm *g, float *c, size_t c_stride, const voi
 }
 
 /* One panel of x times the packed block of weights: k columns, for outputs first .. first + cols of a map. */
-static void multiply_panel(const struct matrix_job *job, const struct linear *map, int panel, const uint8_t *w, int first, int cols,
-                           int k0, int k)
+static void multiply_panel(const struct matrix_job *job, const struct linear *map, int panel, const uint8_t *w,
+                           int first, int cols, int k0, int k)
 {
     const struct gemm *g = job->g;
     const size_t stride = (size_t)map->w->rows, w_panel_bytes = (size_t)g->nr * (size_t)k * g->element;
@@ -176,7 +177,8 @@ static void matrix_task(void *arg, int task, int thread)
     for (; task >= matrix_tasks(job, map); map++)
         task -= matrix_tasks(job, map);
 
-    const int first = task / matrix_row_blocks(job) * job->block_cols, cols = min_int(job->block_cols, map->w->rows - first);
+    const int first = task / matrix_row_blocks(job) * job->block_cols;
+    const int cols = min_int(job->block_cols, map->w->rows - first);
     const int first_panel = task % matrix_row_blocks(job) * job->block_panels;
     const int last_panel = min_int(first_panel + job->block_panels, job->panels);
     const int k_block = K_BYTES / (int)g->element;
@@ -186,15 +188,16 @@ static void matrix_task(void *arg, int task, int thread)
         const int k = min_int(k_block, job->cols - k0), k_padded = (int)round_up((size_t)k, (size_t)g->k_step);
         uint8_t *packed = job->c->scratch[thread];
         for (int j = 0; j < cols; j += g->nr, packed += (size_t)g->nr * (size_t)k_padded * g->element)
-            g->pack_w[map->w->type](packed, (const uint8_t *)tensor_row(map->w, first + j) + (size_t)k0 * element, row_bytes,
-                                    min_int(g->nr, cols - j), k);
+            g->pack_w[map->w->type](packed, (const uint8_t *)tensor_row(map->w, first + j) + (size_t)k0 * element,
+                                    row_bytes, min_int(g->nr, cols - j), k);
         for (int panel = first_panel; panel < last_panel; panel++)
             multiply_panel(job, map, panel, job->c->scratch[thread], first, cols, k0, k_padded);
     }
 }
 
-/* Blocks of weights that fill half of the second-level cache, cut smaller until there are tasks enough for all threads: by rows
- * of x while there are many, else by outputs. Which block an output falls into does not change how it is summed. */
+/* Blocks of weights that fill half of the second-level cache, cut smaller until there are tasks enough for all threads:
+ * by rows of x while there are many, else by outputs. Which block an output falls into does not change how it is
+ * summed. */
 static void plan_blocks(struct matrix_job *job)
 {
     const struct gemm *g = job->g;
@@ -207,12 +210,20 @@ static void plan_blocks(struct matrix_job *job)
         job->block_cols = (int)round_up((size_t)job->block_cols / 2, (size_t)g->nr);
 }
 
-static void linear_matrix(const struct compute *c, const struct gemm *g, const float *x, int rows, const struct linear *maps, int n,
-                          void *packed)
+static void linear_matrix(const struct compute *c, const struct gemm *g, const float *x, int rows,
+                          const struct linear *maps, int n, void *packed)
 {
     const int cols = maps->w->cols;
-    struct matrix_job job = {.c = c, .g = g, .x = x, .maps = maps, .n = n, .packed = align(packed), .rows = rows, .cols = cols,
-                             .panels = (rows + g->mr - 1) / g->mr, .panel_bytes = x_panel_bytes(g, cols)};
+    struct matrix_job job = {.c = c,
+                             .g = g,
+                             .x = x,
+                             .maps = maps,
+                             .n = n,
+                             .packed = align(packed),
+                             .rows = rows,
+                             .cols = cols,
+                             .panels = (rows + g->mr - 1) / g->mr,
+                             .panel_bytes = x_panel_bytes(g, cols)};
     plan_blocks(&job);
     pool_run(c->pool, pack_task, &job, (job.panels + PACK_PANELS - 1) / PACK_PANELS);
     pool_run(c->pool, matrix_task, &job, matrix_all_tasks(&job));

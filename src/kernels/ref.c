@@ -1,5 +1,6 @@
-/* The kernels in portable C: the reference that every other instruction set is tested against, and what runs where there is
- * nothing better. Loops run over independent outputs or partial sums, so a compiler vectorises them without reordering. */
+/* The kernels in portable C: the reference that every other instruction set is tested against, and what runs where
+ * there is nothing better. Loops run over independent outputs or partial sums, so a compiler vectorises them without
+ * reordering. */
 #include "kernels/kernels.h"
 
 #include "base/half.h"
@@ -119,7 +120,8 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, to_float_bf16);
 }
 
-static inline void tile_cols(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate, const int cols)
+static inline void tile_cols(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate,
+                             const int cols)
 {
     float sum[MR][NR] = {{0}};
     for (int p = 0; p < k; p++, x += MR, w += NR)
@@ -207,8 +209,8 @@ static void gemv_bf16(float *out, const void *w, size_t row_bytes, int rows, int
     gemv(out, w, row_bytes, rows, cols, x, to_float_bf16, 2);
 }
 
-static void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols, to_float_fn *to_float,
-                          size_t element)
+static void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols,
+                          to_float_fn *to_float, size_t element)
 {
     float buffer[CHUNK];
     for (int r = 0; r < rows; r++) {
@@ -325,9 +327,8 @@ void kernels_init_ref(struct kernels *k)
         .isa = ISA_NONE,
         .gemm = {&gemm_float, &gemm_float, &gemm_float},
         .gemv = {[TENSOR_F32] = gemv_f32, [TENSOR_F16] = gemv_f16, [TENSOR_BF16] = gemv_bf16},
-        .weighted_rows = {[TENSOR_F32] = weighted_rows_f32,
-                          [TENSOR_F16] = weighted_rows_f16,
-                          [TENSOR_BF16] = weighted_rows_bf16},
+        .weighted_rows =
+            {[TENSOR_F32] = weighted_rows_f32, [TENSOR_F16] = weighted_rows_f16, [TENSOR_BF16] = weighted_rows_bf16},
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .gelu = gelu,

@@ -1,5 +1,6 @@
-/* The speed of the kernels as CSV, each beside the limit it can be held against: the tile alone on panels in the first-level
- * cache for products, a loop that only reads for matrix times vector. The best of several runs: what disturbs only slows. */
+/* The speed of the kernels as CSV, each beside the limit it can be held against: the tile alone on panels in the
+ * first-level cache for products, a loop that only reads for matrix times vector. The best of several runs: what
+ * disturbs only slows. */
 #include "harness.h"
 
 #include "base/clock.h"
@@ -42,8 +43,8 @@ struct line {
     double limit;                     /* per second, 0: not known */
 };
 
-static double measure(const struct compute *c, const struct compute *ref, const struct line *l, work_fn *work, void *arg,
-                      double *ref_ns)
+static double measure(const struct compute *c, const struct compute *ref, const struct line *l, work_fn *work,
+                      void *arg, double *ref_ns)
 {
     const double ns = time_ns(c, work, arg);
     if (c->k.isa == ISA_NONE)
@@ -89,7 +90,7 @@ static double multiply_limit(const struct compute *c, enum tensor_type type)
 }
 
 struct read_work {
-    const uint8_t *data;
+    const uint64_t *data;
     size_t bytes;
     atomic_uint_fast64_t sum; /* so that reading cannot be left out */
 };
@@ -99,15 +100,12 @@ enum { READ_CHUNK = 1 << 20 };
 static void read_task(void *arg, int task, int thread)
 {
     struct read_work *r = arg;
-    const uint8_t *at = r->data + (size_t)task * READ_CHUNK;
+    const uint64_t *at = r->data + (size_t)task * (READ_CHUNK / sizeof *at);
     uint64_t sums[8] = {0};
     (void)thread;
-    for (size_t i = 0; i < READ_CHUNK; i += sizeof sums) {
-        uint64_t words[8];
-        memcpy(words, at + i, sizeof words);
-        for (int j = 0; j < 8; j++)
-            sums[j] += words[j];
-    }
+    for (size_t i = 0; i < READ_CHUNK / sizeof *at; i += 8)
+        for (size_t j = 0; j < 8; j++)
+            sums[j] += at[i + j];
     for (int j = 1; j < 8; j++)
         sums[0] += sums[j];
     atomic_fetch_add(&r->sum, sums[0]);
@@ -160,7 +158,8 @@ static void bench_linear(const struct compute *c, const struct compute *ref, con
                          enum tensor_type type, int rows, int cols, int outputs, double *ref_ns)
 {
     char size[64];
-    struct linear_work l = {.x = need((size_t)rows * (size_t)cols * 4), .rows = rows, .w = {weights, type, outputs, cols}};
+    struct linear_work l = {
+        .x = need((size_t)rows * (size_t)cols * 4), .rows = rows, .w = {weights, type, outputs, cols}};
     const size_t packed = compute_packed_size(c, rows, cols), packed_ref = compute_packed_size(ref, rows, cols);
     l.packed = need(packed > packed_ref ? packed : packed_ref);
     l.map = (struct linear){.out = need((size_t)rows * (size_t)outputs * 4), .w = &l.w};
@@ -184,8 +183,8 @@ static void attention_work(const struct compute *c, void *arg)
     compute_attention(c, arg);
 }
 
-static void bench_attention(const struct compute *c, const struct compute *ref, int rows, int positions, int heads, int kv_heads,
-                            int d, bool causal, double *ref_ns)
+static void bench_attention(const struct compute *c, const struct compute *ref, int rows, int positions, int heads,
+                            int kv_heads, int d, bool causal, double *ref_ns)
 {
     char size[64];
     const size_t n_q = (size_t)rows * (size_t)heads * (size_t)d, n_k = (size_t)kv_heads * (size_t)positions * (size_t)d;
@@ -198,8 +197,18 @@ static void bench_attention(const struct compute *c, const struct compute *ref, 
         hi[r] = causal ? positions - rows + r + 1 : positions;
         pairs += hi[r];
     }
-    struct attention a = {.out = out, .q = q, .k = k, .v = v, .type = TENSOR_F16, .rows = rows, .n_heads = heads,
-                          .n_kv_heads = kv_heads, .head_dim = d, .capacity = positions, .lo = lo, .hi = hi,
+    struct attention a = {.out = out,
+                          .q = q,
+                          .k = k,
+                          .v = v,
+                          .type = TENSOR_F16,
+                          .rows = rows,
+                          .n_heads = heads,
+                          .n_kv_heads = kv_heads,
+                          .head_dim = d,
+                          .capacity = positions,
+                          .lo = lo,
+                          .hi = hi,
                           .scale = 1 / sqrtf((float)d)};
     snprintf(size, sizeof size, "%d rows %d keys %d/%d heads of %d", rows, positions, heads, kv_heads, d);
     const struct line line = {"attention", size, "GFLOP/s", 4.0 * pairs * heads * d,
@@ -264,9 +273,12 @@ static const struct {
     const char *name;
     work_fn *work;
 } row_benches[] = {
-    {"exp_sum", exp_sum_work},       {"max", max_work},
-    {"gelu_multiply", gelu_multiply_work}, {"rms_norm", rms_norm_work},
-    {"layer_norm", layer_norm_work}, {"to_float of f16", from_f16_work},
+    {"exp_sum", exp_sum_work},
+    {"max", max_work},
+    {"gelu_multiply", gelu_multiply_work},
+    {"rms_norm", rms_norm_work},
+    {"layer_norm", layer_norm_work},
+    {"to_float of f16", from_f16_work},
     {"from_float of f16", to_f16_work},
 };
 enum { ROW_BENCHES = sizeof row_benches / sizeof *row_benches };
@@ -286,9 +298,10 @@ static void bench_rows(const struct compute *c, const struct compute *ref, doubl
 
 int bench_kernels(int threads)
 {
-    static const int linear_shapes[][3] = { /* of MedGemma 4B: decode, prefill, vision */
-        {1, 2560, 10240}, {1, 10240, 2560}, {1, 2560, 50000}, {300, 2560, 10240}, {300, 10240, 2560}, {4096, 1152, 4304},
-        {4096, 4304, 1152},
+    static const int linear_shapes[][3] = {
+        /* of MedGemma 4B: decode, prefill, vision */
+        {1, 2560, 10240},   {1, 10240, 2560},   {1, 2560, 50000},   {300, 2560, 10240},
+        {300, 10240, 2560}, {4096, 1152, 4304}, {4096, 4304, 1152},
     };
     enum { LINEAR = sizeof linear_shapes / sizeof *linear_shapes };
     double ref_linear[LINEAR] = {0}, ref_attention[3] = {0}, ref_rows[ROW_BENCHES] = {0};

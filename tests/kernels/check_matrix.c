@@ -38,7 +38,8 @@ static bool check_tile(const struct product *p, const float *c, int stride, int 
                 sum += product;
                 absolute += fabs(product);
             }
-            if (!near("tile", i * stride + j, (double)c[i * stride + j], sum, j < width ? SUM_BOUND(p->k) * absolute : 0))
+            if (!near("tile", i * stride + j, (double)c[i * stride + j], sum,
+                      j < width ? SUM_BOUND(p->k) * absolute : 0))
                 return false;
         }
     return true;
@@ -143,6 +144,9 @@ static bool check_gemv(const struct kernels *k, int type)
             return false;
     for (int rows = 1; rows <= 9; rows++)
         if (!check_gemv_size(k, (enum tensor_type)type, rows, 1152 + rows))
+            return false;
+    for (int rows = 1; rows <= 9; rows++) /* long ones may be summed in another way */
+        if (!check_gemv_size(k, (enum tensor_type)type, rows, 5000 + rows))
             return false;
     return true;
 }

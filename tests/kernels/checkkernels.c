@@ -3,7 +3,8 @@
  *   checkkernels [--seed N] [--only TEXT] [--isa NAME]      prints TAP
  *   checkkernels --bench [--threads N]                      prints CSV
  *
- * Every buffer ends at a page that cannot be touched; a fault or an illegal instruction fails the case that caused it. */
+ * Every buffer ends at a page that cannot be touched; a fault or an illegal instruction fails the case that caused it.
+ */
 #include "harness.h"
 
 #include <errno.h>
@@ -87,8 +88,8 @@ static int run_all(const struct options *o)
                 if (!selected(o, check, (enum isa)isa))
                     continue;
                 if (!present) {
-                    printf("ok %d - %s %s # SKIP this processor has no %s\n", ++number, check->name, isa_name((enum isa)isa),
-                           isa_name((enum isa)isa));
+                    printf("ok %d - %s %s # SKIP this processor has no %s\n", ++number, check->name,
+                           isa_name((enum isa)isa), isa_name((enum isa)isa));
                     continue;
                 }
                 fflush(stdout);

@@ -6,9 +6,9 @@
 
 #define EPS 0x1p-24 /* of rounding to float32 */
 
-/* How far a float32 sum of n products may be off, relative to the sum of the absolute products. Each addition rounds what has
- * been summed so far, so n roundings is the limit; they go both ways, which leaves the square root, times a margin for the
- * unluckiest of many outputs. A product left out or counted twice is off by 1 / n. */
+/* How far a float32 sum of n products may be off, relative to the sum of the absolute products. Each addition rounds
+ * what has been summed so far, so n roundings is the limit; they go both ways, which leaves the square root, times a
+ * margin for the unluckiest of many outputs. A product left out or counted twice is off by 1 / n. */
 #define SUM_BOUND(n) ((8 + 2 * sqrt(n)) * EPS)
 
 /* One case checks one entry of the table, or one operation built on it. False after fail() has said why. */
@@ -27,13 +27,14 @@ bool fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 void random_seed(uint64_t seed);
 uint32_t random_bits(void);
-int random_int(int low, int high);       /* low <= n <= high */
-float random_float(void);                /* in -1 .. 1 */
-void random_fill(float *out, size_t n);  /* mostly of that size, some up to a thousand times larger or smaller */
+int random_int(int low, int high);      /* low <= n <= high */
+float random_float(void);               /* in -1 .. 1 */
+void random_fill(float *out, size_t n); /* mostly of that size, some up to a thousand times larger or smaller */
 
 /* ---- buffers: an access beyond the end is a fault, a write before the start or into the slack is found ---- */
 
-/* `size` bytes that end `slack` bytes before a page that cannot be touched; filled with NaN. Lives until buffers_release. */
+/* `size` bytes that end `slack` bytes before a page that cannot be touched; filled with NaN. Lives until
+ * buffers_release. */
 void *buffer(size_t size, size_t slack);
 float *float_buffer(size_t n);
 /* False (after fail) when something was written around a buffer. */

@@ -28,7 +28,10 @@ static inline float vec_highest(vec a) { return _mm512_reduce_max_ps(a); }
 /* ---- 16-bit formats ---- */
 
 static inline __m256i load_16bit_part(const void *from, int n) { return _mm256_maskz_loadu_epi16(lane_mask(n), from); }
-static inline void store_16bit_part(void *to, __m256i value, int n) { _mm256_mask_storeu_epi16(to, lane_mask(n), value); }
+static inline void store_16bit_part(void *to, __m256i value, int n)
+{
+    _mm256_mask_storeu_epi16(to, lane_mask(n), value);
+}
 
 static inline __m256i f16_bits(vec value) { return _mm512_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT); }
 static inline vec vec_load_f16(const void *from) { return _mm512_cvtph_ps(_mm256_loadu_si256(from)); }
@@ -46,7 +49,8 @@ static inline __m256i bf16_bits(vec value)
 {
     const __m512i bits = _mm512_castps_si512(value), high = _mm512_srli_epi32(bits, 16);
     const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-    const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+    const __m512i rounded =
+        _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
     const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
     return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), quiet));
 }

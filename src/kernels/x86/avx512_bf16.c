@@ -28,13 +28,15 @@ static inline __m512i load_f32(const uint8_t *row, int i, int n)
 {
     const __mmask32 mask = mask_of(n);
     const uint8_t *at = row + (size_t)i * 4;
-    return round_pairs(_mm512_maskz_loadu_ps((__mmask16)mask, at), _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), at + 64));
+    return round_pairs(_mm512_maskz_loadu_ps((__mmask16)mask, at),
+                       _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), at + 64));
 }
 
 static inline __m512i load_f16(const uint8_t *row, int i, int n)
 {
     const __m512i bits = _mm512_maskz_loadu_epi16(mask_of(n), row + (size_t)i * 2);
-    return round_pairs(_mm512_cvtph_ps(_mm512_castsi512_si256(bits)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1)));
+    return round_pairs(_mm512_cvtph_ps(_mm512_castsi512_si256(bits)),
+                       _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1)));
 }
 
 static inline __m512i load_bf16(const uint8_t *row, int i, int n)
@@ -43,8 +45,8 @@ static inline __m512i load_bf16(const uint8_t *row, int i, int n)
 }
 
 /* The pairs of columns i .. i + 31 of 16 rows: block[p] holds pair p of each. */
-static inline __attribute__((always_inline)) void load_block(__m512 block[LANES], const uint8_t *rows, size_t row_bytes, int n_rows,
-                                                             int i, int n, load_fn *load)
+static inline __attribute__((always_inline)) void load_block(__m512 block[LANES], const uint8_t *rows, size_t row_bytes,
+                                                             int n_rows, int i, int n, load_fn *load)
 {
     for (int r = 0; r < LANES; r++)
         block[r] = r < n_rows ? _mm512_castsi512_ps(load(rows + (size_t)r * row_bytes, i, n)) : _mm512_setzero_ps();
@@ -91,17 +93,19 @@ static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, 
     pack_w(panel, w, row_bytes, rows, k, load_bf16);
 }
 
-static inline __attribute__((always_inline)) void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols,
-                                                                    load_fn *load)
+static inline __attribute__((always_inline)) void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k,
+                                                                    int cols, load_fn *load)
 {
     /* the order in which the 32 values of two rows interleave: 0 of the first, 0 of the second, 1 of the first ... */
     static const uint16_t low[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
                                      8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const __m512i first_half = _mm512_loadu_si512(low), second_half = _mm512_add_epi16(first_half, _mm512_set1_epi16(16));
+    const __m512i first_half = _mm512_loadu_si512(low),
+                  second_half = _mm512_add_epi16(first_half, _mm512_set1_epi16(16));
     uint32_t *out = panel;
     for (int i = 0; i < k; i += PAIR, out += TILE_COLS) {
         const uint8_t *row = (const uint8_t *)w + (size_t)i * row_bytes;
-        const __m512i even = load(row, 0, cols), odd = i + 1 < k ? load(row + row_bytes, 0, cols) : _mm512_setzero_si512();
+        const __m512i even = load(row, 0, cols),
+                      odd = i + 1 < k ? load(row + row_bytes, 0, cols) : _mm512_setzero_si512();
         _mm512_storeu_si512(out, _mm512_permutex2var_epi16(even, first_half, odd));
         _mm512_storeu_si512(out + LANES, _mm512_permutex2var_epi16(even, second_half, odd));
     }
@@ -122,8 +126,9 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, load_bf16);
 }
 
-static inline __attribute__((always_inline)) void tile_vectors(float *c, size_t c_stride, const int32_t *x, const uint8_t *w, int k,
-                                                               bool accumulate, const int vectors)
+static inline __attribute__((always_inline)) void tile_vectors(float *c, size_t c_stride, const int32_t *x,
+                                                               const uint8_t *w, int k, bool accumulate,
+                                                               const int vectors)
 {
     __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 16

@@ -21,12 +21,14 @@
 
 enum {
     TILE_COLS = 2 * LANES,
-    DOT_ROWS = 4,         /* rows of a matrix times vector at a time: enough loads in flight, each element of x used four times */
+    DOT_ROWS = 4,         /* long rows of a matrix times vector at a time */
+    DOT_SUMS = 4,         /* vectors of sums for a row alone */
+    SHORT_ROW = 4096,     /* columns: x and what is read beside it fit the first-level cache */
     PREFETCH_TILE = 128,  /* columns from which on the outputs of a tile are worth fetching before they are summed */
-    PREFETCH_BYTES = 1024 /* ahead in each row: the processor's own prefetching stops at the end of a page */
+    PREFETCH_BYTES = 1024 /* ahead in each of several rows */
 };
 
-/* How the rows of a matrix of one type are read and written. Known where it is used, so each kernel gets its own code. */
+/* How the rows of a matrix of one type are read and written. Constant where used: each kernel gets its own code. */
 struct format {
     size_t element;
     vec (*load)(const void *);
@@ -81,7 +83,8 @@ static ALWAYS_INLINE void pack_w(void *panel, const void *w, size_t row_bytes, i
         for (int i = 0; i < k; i += LANES) {
             vec block[LANES];
             for (int r = 0; r < LANES; r++)
-                block[r] = first + r < rows ? load_at(f, (const uint8_t *)w + (size_t)(first + r) * row_bytes, i, k) : vec_zero();
+                block[r] = first + r < rows ? load_at(f, (const uint8_t *)w + (size_t)(first + r) * row_bytes, i, k)
+                                            : vec_zero();
             vec_transpose(block);
             for (int j = 0; j < LANES && i + j < k; j++, out += TILE_COLS)
                 vec_store(out, block[j]);
@@ -104,7 +107,8 @@ static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, 
     pack_w(panel, w, row_bytes, rows, k, &format_bf16);
 }
 
-static ALWAYS_INLINE void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols, const struct format *f)
+static ALWAYS_INLINE void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols,
+                                            const struct format *f)
 {
     float *out = panel;
     for (int i = 0; i < k; i++, out += TILE_COLS) {
@@ -129,8 +133,8 @@ static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes,
     pack_w_transposed(panel, w, row_bytes, k, cols, &format_bf16);
 }
 
-static ALWAYS_INLINE void tile_vectors(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate,
-                                       const int vectors)
+static ALWAYS_INLINE void tile_vectors(float *c, size_t c_stride, const float *x, const float *w, int k,
+                                       bool accumulate, const int vectors)
 {
     vec sum[TILE_ROWS][2];
 #pragma GCC unroll 16
@@ -183,24 +187,27 @@ static const struct gemm gemm_float = {
 
 /* ---- matrix times vector ---- */
 
-/* Dot products of n rows with x. Each row is summed in the same order whatever n is. */
-static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_bytes, int n, int cols, const float *x,
-                                   const struct format *f)
+/* Dot products of n rows with x, `sums` vectors of sums for each. A row is summed in the same order whatever n is. */
+static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_bytes, const int n, const int sums,
+                                   int cols, const float *x, const struct format *f)
 {
-    vec sum[DOT_ROWS][2];
+    vec sum[DOT_ROWS][DOT_SUMS];
 #pragma GCC unroll 4
     for (int r = 0; r < n; r++)
-        sum[r][0] = sum[r][1] = vec_zero();
+        for (int j = 0; j < sums; j++)
+            sum[r][j] = vec_zero();
 
     int i = 0;
-    for (; i + 2 * LANES <= cols; i += 2 * LANES) {
-        const vec x0 = vec_load(x + i), x1 = vec_load(x + i + LANES);
+    for (; i + sums * LANES <= cols; i += sums * LANES) {
 #pragma GCC unroll 4
         for (int r = 0; r < n; r++) {
             const uint8_t *at = w + (size_t)r * row_bytes + (size_t)i * f->element;
-            __builtin_prefetch(at + PREFETCH_BYTES);
-            sum[r][0] = vec_fma(f->load(at), x0, sum[r][0]);
-            sum[r][1] = vec_fma(f->load(at + LANES * f->element), x1, sum[r][1]);
+            if (n > 1) /* rows apart defeat the processor's own prefetching, which follows one row perfectly */
+                __builtin_prefetch(at + PREFETCH_BYTES);
+#pragma GCC unroll 4
+            for (int j = 0; j < sums; j++)
+                sum[r][j] =
+                    vec_fma(f->load(at + (size_t)(j * LANES) * f->element), vec_load(x + i + j * LANES), sum[r][j]);
         }
     }
     for (; i < cols; i += LANES) {
@@ -210,19 +217,29 @@ static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_byte
             sum[r][0] = vec_fma(load_at(f, w + (size_t)r * row_bytes, i, cols), xi, sum[r][0]);
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < n; r++)
-        out[r] = vec_sum(vec_add(sum[r][0], sum[r][1]));
+    for (int r = 0; r < n; r++) {
+        for (int j = 1; j < sums; j++)
+            sum[r][0] = vec_add(sum[r][0], sum[r][j]);
+        out[r] = vec_sum(sum[r][0]);
+    }
 }
 
+/* Row after row, which reads memory in order, while x stays in the first-level cache; several rows at a time, to read x
+ * less often, when it does not. */
 static ALWAYS_INLINE void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x,
                                const struct format *f)
 {
     const uint8_t *row = w;
     int r = 0;
+    if (cols <= SHORT_ROW) {
+        for (; r < rows; r++, row += row_bytes)
+            dot_rows(out + r, row, row_bytes, 1, DOT_SUMS, cols, x, f);
+        return;
+    }
     for (; r + DOT_ROWS <= rows; r += DOT_ROWS, row += DOT_ROWS * row_bytes)
-        dot_rows(out + r, row, row_bytes, DOT_ROWS, cols, x, f);
+        dot_rows(out + r, row, row_bytes, DOT_ROWS, 2, cols, x, f);
     for (; r < rows; r++, row += row_bytes)
-        dot_rows(out + r, row, row_bytes, 1, cols, x, f);
+        dot_rows(out + r, row, row_bytes, 1, 2, cols, x, f);
 }
 
 static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
@@ -286,8 +303,8 @@ static void weighted_rows_bf16(float *out, const float *p, const void *v, size_t
 
 /* ---- rows ---- */
 
-/* e^x for x <= 89, within 1 ulp; 0 below -88, infinity above 88.4. x = n ln 2 + r with |r| <= ln 2 / 2, and e^r is 1 + r +
- * r^2 times the minimax polynomial for its relative error (3.1e-9). */
+/* e^x for x <= 89, within 1 ulp; 0 below -88, infinity above 88.4. x = n ln 2 + r with |r| <= ln 2 / 2, and e^r is 1 +
+ * r + r^2 times the minimax polynomial for its relative error (3.1e-9). */
 static ALWAYS_INLINE vec exponential(vec x)
 {
     const vec rounder = vec_set(0x1.8p23f); /* adding it leaves no bits for a fraction */
@@ -308,7 +325,8 @@ static ALWAYS_INLINE vec exponential(vec x)
 static ALWAYS_INLINE vec gelu_tanh(vec x)
 {
     const float twice_sqrt_2_over_pi = 1.5957691216057308f;
-    const vec cubic = vec_fma(vec_mul(x, x), vec_set(-twice_sqrt_2_over_pi * 0.044715f), vec_set(-twice_sqrt_2_over_pi));
+    const vec cubic =
+        vec_fma(vec_mul(x, x), vec_set(-twice_sqrt_2_over_pi * 0.044715f), vec_set(-twice_sqrt_2_over_pi));
     const vec e = exponential(vec_min(vec_set(89.0f), vec_mul(x, cubic)));
     return vec_div(x, vec_add(vec_set(1.0f), e));
 }
@@ -341,7 +359,8 @@ static void layer_norm(float *out, const float *x, const float *weight, const fl
     const vec factor = vec_set(1.0f / sqrtf(vec_sum(vec_add(squares[0], squares[1])) / (float)n + eps));
     for (int i = 0; i < n; i += LANES) {
         const vec v = vec_mul(vec_sub(load_at(&format_f32, x, i, n), mean), factor);
-        store_at(&format_f32, out, vec_fma(v, load_at(&format_f32, weight, i, n), load_at(&format_f32, bias, i, n)), i, n);
+        store_at(&format_f32, out, vec_fma(v, load_at(&format_f32, weight, i, n), load_at(&format_f32, bias, i, n)), i,
+                 n);
     }
 }
 
@@ -377,7 +396,8 @@ static float exp_sum(float *x, float max, int n)
     vec sum[2] = {vec_zero(), vec_zero()};
     int i = 0;
     for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        const vec a = exponential(vec_sub(vec_load(x + i), shift)), b = exponential(vec_sub(vec_load(x + i + LANES), shift));
+        const vec a = exponential(vec_sub(vec_load(x + i), shift)),
+                  b = exponential(vec_sub(vec_load(x + i + LANES), shift));
         vec_store(x + i, a);
         vec_store(x + i + LANES, b);
         sum[0] = vec_add(sum[0], a);
