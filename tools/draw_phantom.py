@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draws synthetic "phantom" chest films: shapes that look a little like a chest X-ray.
 
-The films teach and test models/phantom, the demonstration checkpoint. They show no patient, come from no patient, and say
-nothing about how well any model reads a real film. A film is a function of its seed alone.
+The films teach and test models/phantom, the demonstration checkpoint. They show no patient, come from no patient, and
+say nothing about how well any model reads a real film. A film is a function of its seed alone.
 
     draw_phantom.py --seed 7 --count 3 --out films      writes films/film-7.png ... and films/labels.json
     draw_phantom.py --examples examples                 writes the committed examples
@@ -101,20 +101,23 @@ class Anatomy:
 
     def place_nodules(self, rng, labels):
         """Nodules lie in the open lung: apart from one another and from what could hide them."""
-        placed = []
+        placed, tries = [], 0
         while len(placed) < labels["nodules"]:
+            tries += 1
+            if tries % 500 == 0:  # the first ones left no room for the others
+                placed.clear()
             side = SIDES[rng.integers(2)]
             x, y = sign(side) * rng.uniform(0.12, 0.33), rng.uniform(0.20, 0.66)
-            rim = 0.60 if labels["pneumothorax"] == side else 0.82
+            rim = 0.55 if labels["pneumothorax"] == side else 0.78
             cx, cy, rx, ry = self.heart
             floor = self.level - 0.05 if labels["effusion"] == side else self.dome[side] - 0.04
-            if self.lung_radius(x, y, side) > rim or y > floor or np.hypot((x - cx) / rx, (y - cy) / ry) < 1.3:
+            if self.lung_radius(x, y, side) > rim or y > floor or np.hypot((x - cx) / rx, (y - cy) / ry) < 1.35:
                 continue
-            if self.opacity and np.hypot(x - self.opacity[0], y - self.opacity[1]) < self.opacity[2] + 0.06:
+            if self.opacity and np.hypot(x - self.opacity[0], y - self.opacity[1]) < self.opacity[2] + 0.07:
                 continue
-            if any(np.hypot(x - a, y - b) < 0.085 for a, b, _ in placed):
+            if any(np.hypot(x - a, y - b) < 0.10 for a, b, _ in placed):
                 continue
-            placed.append((float(x), float(y), float(rng.uniform(0.020, 0.026))))
+            placed.append((float(x), float(y), float(rng.uniform(0.028, 0.034))))
         return placed
 
 
@@ -149,7 +152,8 @@ def draw_film(seed, width=448, height=512, labels=None, grain=1.0):
     """Draws one film: with the labels given, or with labels that its seed picks.
 
     Returns (pixels, labels, masks): pixels uint8 [height][width]; labels a dict over FINDINGS; masks a dict of float32
-    [height][width] from 0 to 1 that say where each visible finding lies (what a vision tower can learn from).
+    [height][width] from 0 to 1 that say where each visible finding lies (what a vision tower can learn from); of a
+    nodule only the middle, so that a sum over the mask is their number.
     """
     rng = np.random.default_rng(seed)
     labels = labels or pick_labels(rng)
@@ -163,7 +167,7 @@ def draw_film(seed, width=448, height=512, labels=None, grain=1.0):
     x = (gx - np.float32(turn) * gy) / np.float32(scale)
     y = (gy + np.float32(turn) * gx) / np.float32(scale) + np.float32(0.5)
     ax = np.abs(x)
-    masks = {name: np.zeros((height, width), np.float32) for name in ("opacity", "effusion", "pneumothorax", "nodules", "line")}
+    masks = {name: np.zeros((height, width), np.float32) for name in FINDINGS if name != "heart"}
 
     torso = step(0.41 + 0.05 * step(y - 0.75, 0.2) - ax - 0.9 * np.maximum(0, 0.14 - y), 0.012)
     film = np.float32(0.04) + torso * (np.float32(0.50) + 0.06 * step(y - 0.75, 0.08))
@@ -206,9 +210,9 @@ def draw_film(seed, width=448, height=512, labels=None, grain=1.0):
         masks["opacity"] = blob
         film += 0.32 * blob * (1 + 0.12 * smooth_noise(rng, 40, width, height))
     for nx, ny, size in body.nodules:
-        disc = step(size - np.sqrt(np.square(x - nx) + np.square(y - ny)), 0.004)
-        masks["nodules"] += disc
-        film += 0.36 * disc
+        distance = np.square(x - nx) + np.square(y - ny)
+        film += 0.42 * step(size - np.sqrt(distance), 0.004)
+        masks["nodules"].flat[distance.argmin()] = 1
     if labels["line"]:
         start = sign(SIDES[rng.integers(2)]) * rng.uniform(0.11, 0.16)
         end, tip = rng.uniform(-0.040, -0.025), rng.uniform(0.44, 0.52)

@@ -5,9 +5,9 @@
     eval_phantom.py --ward build/ward --peer       both, and whether they say the same (needs torch and transformers 5)
     eval_phantom.py --peer                         transformers alone
 
-The films go the way of a user's: drawn at several sizes, written as PNG files, read back and resized. Every film is asked for
-a report, which is scored finding by finding, and every QUESTION_EVERY-th film is asked every question as well. A blank image
-is scored against the labels of the same films: what guessing is worth. Exits 1 when a finding is right in less than 90 %
+The films go the way of a user's: drawn at several sizes, written as PNG files, read back and resized. A report of every
+film is scored finding by finding, and every QUESTION_EVERY-th film is asked every question as well. A blank image is
+scored against the labels of the same films: what guessing is worth. Exits 1 when a finding is right in less than 90 %
 of the films or when the two programs disagree.
 """
 
@@ -115,7 +115,7 @@ def main():
     parser = argparse.ArgumentParser(description="score models/phantom on unseen films (synthetic, not clinical)")
     parser.add_argument("--model", default=os.path.join(os.path.dirname(__file__), "..", "models", "phantom"))
     parser.add_argument("--ward", help="the ward program")
-    parser.add_argument("--ward-option", action="append", default=[], help="passed on to ward run, e.g. --cpu-mask=none")
+    parser.add_argument("--ward-option", action="append", default=[], help="passed on to ward run: --cpu-mask=none")
     parser.add_argument("--peer", action="store_true", help="ask transformers as well")
     parser.add_argument("--films", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first film; training begins at a million")

@@ -1,7 +1,7 @@
-"""Writes the files of models/phantom around its weights: tokenizer, configuration, chat template, two shards and their index.
+"""Writes the files of models/phantom: tokenizer, configuration, chat template, two shards of weights and their index.
 
-Everything has the form in which google/medgemma-4b-it is published, at a thousandth of its size. The tokenizer is trained on
-texts of this repository only; no piece of Gemma's vocabulary is copied.
+Everything has the form in which google/medgemma-4b-it is published, at a thousandth of its size. The tokenizer is
+trained on texts of this repository only; no piece of Gemma's vocabulary is copied.
 """
 
 import json
@@ -91,9 +91,10 @@ def learn_merges(texts, count):
 
 
 def make_tokenizer():
-    """tokenizer.json as a dict: the normalizer, splitter, decoder and added tokens of Gemma 3 over a small vocabulary."""
+    """tokenizer.json as a dict: normalizer, splitter, decoder and added tokens of Gemma 3 over a small vocabulary."""
     texts = phantom_text.corpus()
-    head = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused94>", "<unused95>", "<start_of_turn>", "<end_of_turn>"]
+    head = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<unused94>", "<unused95>", "<start_of_turn>",
+            "<end_of_turn>"]
     newlines = ["\n" * n for n in range(1, 32)]
     spaces = ["\u2581" * n for n in range(2, 32)]
     data = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -101,7 +102,7 @@ def make_tokenizer():
     images = ["<start_of_image>", "<end_of_image>"]
     fixed = len(head) + len(newlines) + len(spaces) + len(data) + len(letters) + len(images)
     merges = learn_merges(texts, PIECES - fixed)
-    # Two merges can spell the same piece: it is in the vocabulary once, and the rows left over are filled with unused ones.
+    # Two merges can spell the same piece: it is in the vocabulary once, and unused pieces fill the places left over.
     learned = list(dict.fromkeys("".join(pair) for pair in merges))
     unused = [f"<unused{n}>" for n in range(PIECES - fixed - len(learned))]
     order = head + newlines + spaces + data + learned + unused + letters + images + ["<image_soft_token>"]
@@ -119,7 +120,8 @@ def make_tokenizer():
     return {
         "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False},
+        "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+                          "invert": False},
         "post_processor": {
             "type": "TemplateProcessing", "single": [bos, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [bos, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "<bos>", "type_id": 1}},
@@ -168,9 +170,12 @@ def write_json(folder, name, value, indent=2):
 def write_tokenizer(folder, tokenizer):
     """tokenizer.json, one entry per line: as readable as the original and half as long as the indented form."""
     model = tokenizer["model"]
-    text = json.dumps({**tokenizer, "added_tokens": "@added", "model": {**model, "vocab": "@vocab", "merges": "@merges"}},
-                      indent=1, ensure_ascii=False)
-    dump = lambda value: json.dumps(value, ensure_ascii=False)
+    frame = {**tokenizer, "added_tokens": "@added", "model": {**model, "vocab": "@vocab", "merges": "@merges"}}
+    text = json.dumps(frame, indent=1, ensure_ascii=False)
+
+    def dump(value):
+        return json.dumps(value, ensure_ascii=False)
+
     text = text.replace('"@added"', "[\n" + ",\n".join(dump(entry) for entry in tokenizer["added_tokens"]) + "]")
     text = text.replace('"@vocab"', "{\n" + ",\n".join(f"{dump(p)}: {n}" for p, n in model["vocab"].items()) + "}")
     text = text.replace('"@merges"', "[\n" + ",\n".join(dump(pair) for pair in model["merges"]) + "]")
@@ -204,7 +209,8 @@ def write_files(folder):
         "image_std": [0.5, 0.5, 0.5], "pan_and_scan_max_num_crops": None, "pan_and_scan_min_crop_size": None,
         "pan_and_scan_min_ratio_to_activate": None, "processor_class": "Gemma3Processor", "resample": 2,
         "rescale_factor": 0.00392156862745098, "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}})
-    write_json(folder, "processor_config.json", {"image_seq_length": IMAGE_TOKENS, "processor_class": "Gemma3Processor"})
+    write_json(folder, "processor_config.json",
+               {"image_seq_length": IMAGE_TOKENS, "processor_class": "Gemma3Processor"})
     write_json(folder, "generation_config.json", {
         "bos_token_id": vocab["<bos>"], "cache_implementation": "hybrid", "do_sample": True,
         "eos_token_id": [vocab["<eos>"], vocab["<end_of_turn>"]], "pad_token_id": vocab["<pad>"], "top_k": 64,

@@ -1,4 +1,4 @@
-"""What the phantom checkpoint is asked and what it should answer: the texts of its training, and how they are scored."""
+"""What the phantom checkpoint is asked and what it should answer: the texts of its training, and their scoring."""
 
 import re
 
@@ -115,7 +115,7 @@ def pick_turn(rng, labels, film_first):
 
 
 def conversation(rng, labels, turns, image):
-    """The text of a conversation in Gemma 3's template, image already expanded. labels None: a conversation without film.
+    """The text of a conversation in Gemma 3's template, image already expanded. labels None: no film is shown.
 
     The answers are marked by the template itself: they run from "<start_of_turn>model\\n" to "<end_of_turn>"."""
     parts = ["<bos>"]
@@ -151,18 +151,25 @@ def corpus():
 
 
 ENGLISH = """
-A radiograph of the chest is read in the same order every time, so that nothing is missed. First the name and the date are
+A radiograph of the chest is read in the same order every time, so that nothing is missed. First the name and \
+the date are
 checked, then the side marker and whether the whole chest has been taken in. The trachea should lie in the middle. The
-lungs are compared with each other from the top to the bottom: the upper, middle and lower zones, the edges, and the places
+lungs are compared with each other from the top to the bottom: the upper, middle and lower zones, the edges, \
+and the places
 behind the heart and below the diaphragm that are easily forgotten. The heart should be less than half as wide as the
-chest. The bones, the soft tissue, and every tube, wire or line that somebody has put in come last. What has been seen is
+chest. The bones, the soft tissue, and every tube, wire or line that somebody has put in come last. What has \
+been seen is
 then written down in plain words, with where it is, how large it is, and how sure the reader is about it. If there is an
 older film, the two are looked at side by side, because a change tells more than a single picture can. When the question
 cannot be answered from this image alone, the report should say so, and say which other study would help.
-Which of these would you like to know more about? There are many things that people want to ask when they have been given
-an answer: why it happened, how long it will take, who could help them, and what they should do next. They may have waited
-for days or weeks. It is good to think about them before we write, and to use words that they know. Could you please tell
-me the history of this patient, including age, sex, smoking, previous operations, treatment, medication, and whether there
+Which of these would you like to know more about? There are many things that people want to ask when they have \
+been given
+an answer: why it happened, how long it will take, who could help them, and what they should do next. They may \
+have waited
+for days or weeks. It is good to think about them before we write, and to use words that they know. Could you \
+please tell
+me the history of this patient, including age, sex, smoking, previous operations, treatment, medication, and \
+whether there
 has been any fever, cough, pain or loss of weight during the last year? Computed tomography, ultrasound and magnetic
 resonance imaging show different things: density, motion, water. Findings and impression: no acute cardiopulmonary
 abnormality; bilateral pulmonary infiltrates, atelectasis at the left base, pleural thickening, cardiomegaly, edema,
