@@ -66,14 +66,16 @@ Part = struct("ward_part", ("text", ctypes.c_char_p), ("image", ctypes.c_void_p)
 Message = struct("ward_message", ("role", ctypes.c_char_p), ("parts", ctypes.POINTER(Part)),
                  ("n_parts", ctypes.c_size_t))
 Logprob = struct("ward_logprob", ("id", ctypes.c_int32), ("logprob", ctypes.c_float))
-Token = struct("ward_token", ("id", ctypes.c_int32), ("text", ctypes.c_char_p), ("thinking", ctypes.c_bool),
-               ("logprob", ctypes.c_float), ("top", ctypes.POINTER(Logprob)), ("n_top", ctypes.c_int))
+Token = struct("ward_token", ("id", ctypes.c_int32), ("text", ctypes.c_char_p), ("length", ctypes.c_size_t),
+               ("thinking", ctypes.c_bool), ("logprob", ctypes.c_float), ("top", ctypes.POINTER(Logprob)),
+               ("n_top", ctypes.c_int))
 TokenFn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Token))
 GenerateOptions = struct("ward_generate_options", ("max_tokens", ctypes.c_int), ("temperature", ctypes.c_float),
                          ("top_k", ctypes.c_int), ("top_p", ctypes.c_float), ("min_p", ctypes.c_float),
                          ("seed", ctypes.c_uint64), ("ignore_eos", ctypes.c_bool), ("logprobs", ctypes.c_int),
                          ("on_token", TokenFn), ("on_progress", ctypes.c_void_p), ("user", ctypes.c_void_p))
-Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_char_p), ("prompt_ids", c_int32_p),
+Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_char_p),
+                ("text_length", ctypes.c_size_t), ("thinking_length", ctypes.c_size_t), ("prompt_ids", c_int32_p),
                 ("ids", c_int32_p), ("n_prompt_ids", ctypes.c_size_t), ("n_ids", ctypes.c_size_t),
                 ("finish", ctypes.c_int), ("cached_tokens", ctypes.c_int), ("image_ms", ctypes.c_double),
                 ("vision_ms", ctypes.c_double), ("prefill_ms", ctypes.c_double), ("decode_ms", ctypes.c_double),
