@@ -12,6 +12,7 @@ enum {
     MAX_SIDE = 1000000,      /* libpng's own limit: it allocates whole rows before it has seen any data */
     MAX_CHUNK = 8 << 20,     /* bytes of one text or EXIF chunk, decompressed */
     MAX_CHUNKS_KEPT = 1000,
+    MAX_MEMORY = 128 << 20,  /* bytes that libpng may take in all; its rows need 24 MB at most */
 };
 
 struct png {
@@ -19,6 +20,7 @@ struct png {
     png_infop info, end;     /* what came before the pixels, and after */
     const uint8_t *next;
     size_t left;
+    size_t taken;            /* bytes of memory, without what was freed */
     struct image_source *source;
     struct ward_error *err;
     int rc;                  /* what was put into err before escaping */
@@ -42,18 +44,33 @@ static void ignore_warning(png_structp p, png_const_charp text)
     (void)text;
 }
 
-static void fail_truncated(struct png *png)
+/* libpng keeps every text decompressed, and takes memory for an eXIf chunk of any size before it has seen its data. */
+static png_voidp take_memory(png_structp p, png_alloc_size_t n)
 {
-    png->rc = error_set(png->err, WARD_EFORMAT, "%s: is a truncated PNG file: its data ends after %zu bytes",
-                        png->source->name, png->source->length);
-    png_error(png->png, "truncated");
+    struct png *png = png_get_mem_ptr(p);
+    if (n > MAX_MEMORY - png->taken) {
+        png->rc = error_set(png->err, WARD_EFORMAT, "%s: is a PNG file with more than %d MB of text and EXIF data",
+                            png->source->name, MAX_MEMORY >> 20);
+        png_error(p, "memory");
+    }
+    png->taken += n;
+    return malloc(n);
+}
+
+static void free_memory(png_structp p, png_voidp memory)
+{
+    (void)p;
+    free(memory);
 }
 
 static void read_input(png_structp p, png_bytep out, size_t n)
 {
     struct png *png = png_get_io_ptr(p);
-    if (n > png->left)
-        fail_truncated(png);
+    if (n > png->left) {
+        png->rc = error_set(png->err, WARD_EFORMAT, "%s: is a truncated PNG file: its data ends after %zu bytes",
+                            png->source->name, png->source->length);
+        png_error(p, "truncated");
+    }
     memcpy(out, png->next, n);
     png->next += n;
     png->left -= n;
@@ -219,29 +236,10 @@ static void set_transforms(struct png *png, int depth, int type)
         png->sample = 2;
 }
 
-/* Whether the file holds what its chunks claim. libpng takes memory for an eXIf chunk before it has seen its data. */
-static bool holds_its_chunks(const struct image_source *source)
-{
-    const size_t around = 12; /* bytes of a chunk beside its data: length and name before it, checksum after it */
-    size_t at = 8;
-    while (source->length - at >= around) {
-        const uint8_t *chunk = source->bytes + at;
-        const size_t length = png_get_uint_32(chunk);
-        if (length > source->length - at - around)
-            return false;
-        if (!memcmp(chunk + 4, "IEND", 4))
-            break;
-        at += around + length;
-    }
-    return true;
-}
-
 /* Escapes by longjmp on every failure. */
 static void decode(struct png *png, struct ward_image *out)
 {
     png_structp p = png->png;
-    if (!holds_its_chunks(png->source))
-        fail_truncated(png);
     /* Nothing of these changes a pixel in Pillow: skip them unread, so that a hostile profile costs nothing. */
     static const png_byte SKIPPED[] = "bKGD\0cHRM\0gAMA\0hIST\0iCCP\0oFFs\0pCAL\0pHYs\0sCAL\0sPLT\0sRGB\0sTER\0tIME\0"
                                       "tRNS";
@@ -295,7 +293,8 @@ int image_decode_png(struct ward_image *out, struct image_source *source, struct
     png->err = err;
     png->next = source->bytes;
     png->left = source->length;
-    png->png = png_create_read_struct(PNG_LIBPNG_VER_STRING, png, fail, ignore_warning);
+    png->png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, png, fail, ignore_warning, png, take_memory,
+                                        free_memory);
     png->info = png->png ? png_create_info_struct(png->png) : NULL;
     png->end = png->info ? png_create_info_struct(png->png) : NULL;
     if (!png->end)

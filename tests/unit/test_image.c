@@ -308,6 +308,11 @@ static void test_sizes(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refuse(png, put_png_claim(png, cases[i].width, cases[i].height), WARD_EFORMAT, cases[i].text);
 
+    const size_t whole = put_png_claim(png, 8, 8);
+    put_big_endian(png + 33, 0x20000000); /* the length of the second chunk */
+    memcpy(png + 37, "eXIf", 4);
+    refuse(png, whole, WARD_EFORMAT, "more than 128 MB of text and EXIF data");
+
     size_t length;
     uint8_t *jpeg = load("gray.jpg", &length);
     uint8_t *frame = memmem(jpeg, length, "\xff\xc0", 2);
