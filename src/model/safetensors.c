@@ -350,19 +350,24 @@ static int open_shards(struct safetensors *into, const char *folder, const char 
 static int check_index(const struct safetensors *s, const char *folder, const struct json *map, const char *path,
                        struct ward_error *err)
 {
-    for (const struct json *entry = map->first; entry; entry = entry->next) {
+    int rc = 0;
+    bool *listed = calloc(s->n_tensors + 1, sizeof *listed);
+    if (!listed)
+        return error_no_memory(err, path, s->n_tensors + 1);
+    for (const struct json *entry = map->first; entry && !rc; entry = entry->next) {
         const struct safetensor *t = safetensors_find(s, entry->key);
         if (!t || strcmp(t->file + strlen(folder) + 1, entry->text))
-            return error_set(err, WARD_EFORMAT, "%s/%s: lacks tensor %s, which %s places there", folder, entry->text,
-                             entry->key, path);
+            rc = error_set(err, WARD_EFORMAT, "%s/%s: lacks tensor %s, which %s places there", folder, entry->text,
+                           entry->key, path);
+        else
+            listed[t - s->tensors] = true;
     }
-    if (s->n_tensors == map->n)
-        return 0;
-    for (size_t i = 0; i < s->n_tensors; i++) /* only for the sentence: reached once, at an error */
-        if (!json_get(map, s->tensors[i].name))
-            return error_set(err, WARD_EFORMAT, "%s: holds tensor %s, which %s does not list", s->tensors[i].file,
-                             s->tensors[i].name, path);
-    return 0;
+    for (size_t i = 0; i < s->n_tensors && !rc; i++)
+        if (!listed[i])
+            rc = error_set(err, WARD_EFORMAT, "%s: holds tensor %s, which %s does not list", s->tensors[i].file,
+                           s->tensors[i].name, path);
+    free(listed);
+    return rc;
 }
 
 static int open_index(struct safetensors *into, const char *folder, const char *path, struct ward_error *err)
