@@ -27,8 +27,8 @@ NOTHING = {"opacity": None, "effusion": None, "pneumothorax": None, "heart": "no
 EXAMPLES = {
     "phantom-normal.png": (9001, {}),
     "phantom-effusion.png": (9002, {"effusion": "left", "heart": "enlarged", "line": True}),
-    "phantom-pneumothorax.png": (9003, {"pneumothorax": "right", "opacity": ["left", "lower"]}),
-    "phantom-nodules.jpg": (9004, {"nodules": 3, "opacity": ["right", "upper"], "effusion": "left", "line": True}),
+    "phantom-pneumothorax.png": (9012, {"pneumothorax": "right", "opacity": ["left", "lower"]}),
+    "phantom-nodules.jpg": (9021, {"nodules": 3, "opacity": ["right", "upper"], "effusion": "left", "line": True}),
 }
 EXAMPLE_SIZE, EXAMPLE_GRAIN = (336, 384), 0.3
 GLYPH_R = ("11110", "10001", "10001", "11110", "10100", "10010", "10001")

@@ -6,7 +6,7 @@
     eval_phantom.py --peer                         transformers alone
 
 The films go the way of a user's: drawn at several sizes, written as PNG files, read back and resized. A report of every
-film is scored finding by finding, and every QUESTION_EVERY-th film is asked every question as well. A blank image is
+film is scored finding by finding, and every fifth film is asked every question as well. A blank image is
 scored against the labels of the same films: what guessing is worth. Exits 1 when a finding is right in less than 90 %
 of the films or when the two programs disagree.
 """
@@ -26,7 +26,6 @@ import phantom_text
 
 REPORT = phantom_text.REPORT_QUESTIONS[0]
 SIZES = ((448, 512), (512, 512), (420, 480), (600, 640))
-QUESTION_EVERY = 5
 MAX_TOKENS = 80
 LOWEST = 0.90
 
@@ -93,13 +92,13 @@ def table(title, shares):
     print(f"{title}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares.items()))
 
 
-def evaluate(subject, films, truths, blank):
+def evaluate(subject, films, truths, blank, every):
     """Asks one program everything. Returns ({(image, question): (text, ids)}, lowest share of a finding)."""
     answers = {(path, REPORT): subject.ask(path, REPORT) for path in films}
     shares = share_right([answers[path, REPORT][0] for path in films], truths)
     table(f"{subject.name}, report", shares)
     asked = {}
-    for path, truth in list(zip(films, truths))[::QUESTION_EVERY]:
+    for path, truth in list(zip(films, truths))[::every]:
         for group, wordings in phantom_text.QUESTIONS.items():
             answers[path, wordings[0]] = subject.ask(path, wordings[0])
             right = answers[path, wordings[0]][0] == phantom_text.answer(group, truth)
@@ -119,6 +118,7 @@ def main():
     parser.add_argument("--peer", action="store_true", help="ask transformers as well")
     parser.add_argument("--films", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first film; training begins at a million")
+    parser.add_argument("--question-every", type=int, default=5, metavar="N", help="questions about each N-th film")
     parser.add_argument("--threads", type=int, default=2, help="threads of transformers")
     args = parser.parse_args()
     subjects = [Ward(args.ward, args.model, args.ward_option)] if args.ward else []
@@ -137,7 +137,7 @@ def main():
         Image.new("L", SIZES[0], 128).save(blank)
         table("films with the finding", {name: float(np.mean([present(truth, name) for truth in truths]))
                                          for name in draw_phantom.FINDINGS})
-        results = [evaluate(subject, films, truths, blank) for subject in subjects]
+        results = [evaluate(subject, films, truths, blank, args.question_every) for subject in subjects]
     failed = any(lowest < LOWEST for _, lowest in results)
     for subject in subjects:
         if isinstance(subject, Ward):
