@@ -255,8 +255,10 @@ def encode_prompt(options, chat):
         image = ImageOps.exif_transpose(Image.open(options.image)).convert("RGB")
         return processor(text="<start_of_image>" + options.prompt, images=[image], return_tensors="pt")
     content = [{"type": "image", "path": options.image}, {"type": "text", "text": options.prompt}]
+    # Older checkpoints keep the template with the tokenizer only, where the processor does not look.
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True,
-                                         tokenize=True, return_dict=True, return_tensors="pt")
+                                         tokenize=True, return_dict=True, return_tensors="pt",
+                                         chat_template=processor.chat_template or processor.tokenizer.chat_template)
 
 
 def run_transformers(options, work, receive, dtype, attention, float32):
