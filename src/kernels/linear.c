@@ -6,7 +6,7 @@ enum {
     PACK_PANELS = 4,        /* panels of x that one task packs */
     TASKS_PER_THREAD = 6,   /* so that threads end together */
     FEW_PANELS = 32,        /* of x: with fewer, packing the weights begins to show */
-    VECTOR_BYTES = 1 << 17, /* of weights that one task multiplies with a single row */
+    VECTOR_BYTES = 1 << 19, /* of weights that one task multiplies with a single row */
 };
 
 static size_t round_up(size_t n, size_t step)

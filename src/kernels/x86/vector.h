@@ -21,11 +21,10 @@
 
 enum {
     TILE_COLS = 2 * LANES,
-    DOT_ROWS = 4,         /* long rows of a matrix times vector at a time */
-    DOT_SUMS = 4,         /* vectors of sums for a row alone */
-    SHORT_ROW = 4096,     /* columns: x and what is read beside it fit the first-level cache */
+    DOT_ROWS = 4,         /* rows of a matrix times vector at a time */
+    DOT_SUMS = 2,         /* vectors of sums for each */
     PREFETCH_TILE = 128,  /* columns from which on the outputs of a tile are worth fetching before they are summed */
-    PREFETCH_BYTES = 1024 /* ahead in each of several rows */
+    PREFETCH_BYTES = 1024 /* ahead in each row */
 };
 
 /* How the rows of a matrix of one type are read and written. Constant where used: each kernel gets its own code. */
@@ -187,25 +186,24 @@ static const struct gemm gemm_float = {
 
 /* ---- matrix times vector ---- */
 
-/* Dot products of n rows with x, `sums` vectors of sums for each. A row is summed in the same order whatever n is. */
-static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_bytes, const int n, const int sums,
-                                   int cols, const float *x, const struct format *f)
+/* Dot products of n rows, row_bytes apart, with x. A row is summed in the same order whatever n is. */
+static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_bytes, const int n, int cols,
+                                   const float *x, const struct format *f)
 {
     vec sum[DOT_ROWS][DOT_SUMS];
 #pragma GCC unroll 4
     for (int r = 0; r < n; r++)
-        for (int j = 0; j < sums; j++)
+        for (int j = 0; j < DOT_SUMS; j++)
             sum[r][j] = vec_zero();
 
     int i = 0;
-    for (; i + sums * LANES <= cols; i += sums * LANES) {
+    for (; i + DOT_SUMS * LANES <= cols; i += DOT_SUMS * LANES) {
 #pragma GCC unroll 4
         for (int r = 0; r < n; r++) {
             const uint8_t *at = w + (size_t)r * row_bytes + (size_t)i * f->element;
-            if (n > 1) /* rows apart defeat the processor's own prefetching, which follows one row perfectly */
-                __builtin_prefetch(at + PREFETCH_BYTES);
+            __builtin_prefetch(at + PREFETCH_BYTES);
 #pragma GCC unroll 4
-            for (int j = 0; j < sums; j++)
+            for (int j = 0; j < DOT_SUMS; j++)
                 sum[r][j] =
                     vec_fma(f->load(at + (size_t)(j * LANES) * f->element), vec_load(x + i + j * LANES), sum[r][j]);
         }
@@ -218,28 +216,28 @@ static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_byte
     }
 #pragma GCC unroll 4
     for (int r = 0; r < n; r++) {
-        for (int j = 1; j < sums; j++)
+        for (int j = 1; j < DOT_SUMS; j++)
             sum[r][0] = vec_add(sum[r][0], sum[r][j]);
         out[r] = vec_sum(sum[r][0]);
     }
 }
 
-/* Row after row, which reads memory in order, while x stays in the first-level cache; several rows at a time, to read x
- * less often, when it does not. */
+/* Four rows at a time, a quarter of the matrix apart: each is a stream that runs through memory in order, which the
+ * processor's own prefetching follows, and four of them keep more of the memory busy than one. */
 static ALWAYS_INLINE void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x,
                                const struct format *f)
 {
     const uint8_t *row = w;
-    int r = 0;
-    if (cols <= SHORT_ROW) {
-        for (; r < rows; r++, row += row_bytes)
-            dot_rows(out + r, row, row_bytes, 1, DOT_SUMS, cols, x, f);
-        return;
+    const int quarter = rows / DOT_ROWS;
+    for (int r = 0; r < quarter; r++, row += row_bytes) {
+        float sums[DOT_ROWS];
+        dot_rows(sums, row, (size_t)quarter * row_bytes, DOT_ROWS, cols, x, f);
+        for (int i = 0; i < DOT_ROWS; i++)
+            out[r + i * quarter] = sums[i];
     }
-    for (; r + DOT_ROWS <= rows; r += DOT_ROWS, row += DOT_ROWS * row_bytes)
-        dot_rows(out + r, row, row_bytes, DOT_ROWS, 2, cols, x, f);
-    for (; r < rows; r++, row += row_bytes)
-        dot_rows(out + r, row, row_bytes, 1, 2, cols, x, f);
+    row = (const uint8_t *)w + (size_t)(DOT_ROWS * quarter) * row_bytes;
+    for (int r = DOT_ROWS * quarter; r < rows; r++, row += row_bytes)
+        dot_rows(out + r, row, row_bytes, 1, cols, x, f);
 }
 
 static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
