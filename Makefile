@@ -8,7 +8,8 @@
 # make bench-kernels      the speed of every kernel on this machine
 # make clean
 #
-# VARIANT=release|debug|asan|ubsan|tsan  CC=gcc  CROSS=aarch64-linux-gnu-  BUILD=build  PREFIX=/usr/local  LIBDIR=PREFIX/lib  WERROR=
+# VARIANT=release|debug|asan|ubsan|tsan  CC=gcc  CROSS=aarch64-linux-gnu-  BUILD=build  PREFIX=/usr/local
+# LIBDIR=PREFIX/lib  WERROR=
 
 VARIANT ?= release
 CROSS   ?=
@@ -42,14 +43,17 @@ CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_ubsan   := -O1 -g -fsanitize=undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread
-CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+                  -fno-sanitize-recover=undefined
 LDFLAGS_asan   := -fsanitize=address,undefined
 LDFLAGS_ubsan  := -fsanitize=undefined
 LDFLAGS_tsan   := -fsanitize=thread
 LDFLAGS_fuzz   := -fsanitize=fuzzer,address,undefined
 
-# No contraction of a*b+c: the portable C gives the same result on every compiler and processor. Kernels ask for FMA themselves.
-BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -fPIC -fvisibility=hidden -ffp-contract=off -pthread $(WARNINGS) $(WERROR) \
+# No contraction of a*b+c: the portable C gives the same result on every compiler and processor. Kernels ask for FMA
+# themselves.
+BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -fPIC -fvisibility=hidden -ffp-contract=off -pthread \
+               $(WARNINGS) $(WERROR) \
                $(CFLAGS_$(VARIANT)) $(shell $(PKG_CONFIG) --cflags $(ENGINE_PACKAGES) 2>/dev/null)
 LIBS     := $(shell $(PKG_CONFIG) --libs $(ENGINE_PACKAGES) 2>/dev/null) -lm -pthread
 CLI_LIBS := $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES) 2>/dev/null)
@@ -65,9 +69,11 @@ OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 
 # One file for each instruction set; only these may use its instructions.
-$(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := -mavx2 -mfma -mf16c
-$(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq
-$(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := -mavx2 -mfma -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16
+AVX2_CFLAGS   := -mavx2 -mfma -mf16c
+AVX512_CFLAGS := $(AVX2_CFLAGS) -mavx512f -mavx512bw -mavx512vl -mavx512dq
+$(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := $(AVX2_CFLAGS)
+$(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := $(AVX512_CFLAGS)
+$(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512bf16
 
 .PHONY: all lib
 all: $(BUILD)/ward lib
@@ -101,7 +107,7 @@ $(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
 debug asan ubsan tsan:
 	$(MAKE) VARIANT=$@ BUILD=$(BUILD)/$@ all
 
-# ---- installing -------------------------------------------------------------------------------------------------------------
+# ---- installing ----------------------------------------------------------------------------------------------------
 define PKGCONFIG_FILE
 prefix=$(PREFIX)
 libdir=$(LIBDIR)
@@ -133,8 +139,9 @@ uninstall:
 	    $(DESTDIR)$(LIBDIR)/libward.a $(DESTDIR)$(LIBDIR)/libward.so $(DESTDIR)$(LIBDIR)/libward.so.$(ABI) \
 	    $(DESTDIR)$(LIBDIR)/libward.so.$(VERSION)
 
-# ---- the two commands of the README -----------------------------------------------------------------------------------------
-# What is installed by the first line is seen by the second, a make of its own. It uses every processor unless told otherwise.
+# ---- the two commands of the README --------------------------------------------------------------------------------
+# What is installed by the first line is seen by the second, a make of its own. It uses every processor unless told
+# otherwise.
 JOBS = $(if $(findstring -j,$(MAKEFLAGS)),,-j$(shell nproc))
 .PHONY: setup demo test check
 setup:
@@ -146,7 +153,7 @@ test:
 	@tools/setup.sh test
 	@$(MAKE) --no-print-directory --silent $(JOBS) check
 
-# ---- tests: every tests/unit/test_*.c is a program that prints TAP ----------------------------------------------------------
+# ---- tests: every tests/unit/test_*.c is a program that prints TAP -------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
 test-programs: all $(UNIT_TESTS) kernel-tests

@@ -9,7 +9,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 declared() {
-    "$cc" -E -P -Iinclude include/ward.h | tr '\n' ' ' | grep -o '\<ward_[a-z_]*(' | tr -d '(' | grep -v '_fn$' | sort -u
+    "$cc" -E -P -Iinclude include/ward.h | tr '\n' ' ' | grep -o '\<ward_[a-z_]*(' | tr -d '(' |
+        grep -v '_fn$' | sort -u # those are types
 }
 
 # Names that a linker could take from a library.
@@ -31,8 +32,8 @@ printf '#include <ward.h>\nint main(void) { return WARD_OK; }\n' >"$work/use.c"
 cp "$work/use.c" "$work/use.cc"
 
 plan 5
-check "the shared library exports the functions of ward.h and nothing else" exports_are_the_header -D "$build/libward.so"
-check "the static library exports the functions of ward.h and nothing else" exports_are_the_header "$build/libward.a"
+check "the shared library exports the functions of ward.h only" exports_are_the_header -D "$build/libward.so"
+check "the static library exports the functions of ward.h only" exports_are_the_header "$build/libward.a"
 check "ward.h compiles alone as C99" header_compiles "$cc" -std=c99 "$work/use.c"
 check "ward.h compiles alone as C11" header_compiles "$cc" -std=c11 "$work/use.c"
 if command -v "${CXX:-g++}" >/dev/null 2>&1; then

@@ -1,4 +1,5 @@
-# For test programs in shell: . tests/tap.sh; plan N; then check NAME COMMAND... or skip NAME REASON, N in all; done_testing.
+# For test programs in shell: . tests/tap.sh; plan N; then N times check NAME COMMAND... or skip NAME REASON;
+# done_testing.
 number=0
 failures=0
 

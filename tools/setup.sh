@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what is missing to build ward, or with `test` to test it, from the distribution: Debian 12, Ubuntu 22.04 and later.
+# Installs what is missing to build ward, or with `test` to test it, from the distribution: Debian 12, Ubuntu 22.04
+# and later.
 #
 #   tools/setup.sh [build|test]
 #
