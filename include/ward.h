@@ -1,7 +1,7 @@
 /* ward - MedGemma (Gemma 3 text decoder + SigLIP vision encoder) on one machine, offline.
  *
- * The only public header. A program opens a model (immutable, shared by any number of sessions and threads), opens a session
- * on it (one conversation: KV cache, random state; one thread at a time), and asks.
+ * The only public header. A program opens a model (immutable, shared by any number of sessions and threads), opens a
+ * session on it (one conversation: KV cache, random state; one thread at a time), and asks.
  *
  * Every function that can fail returns 0 or a negative enum ward_status, and describes the failure in the caller's
  * struct ward_error (may be NULL). An out parameter is NULL after a failure; every close sets its pointer to NULL.
@@ -50,12 +50,12 @@ typedef struct ward_model ward_model;
 typedef struct ward_session ward_session;
 typedef struct ward_image ward_image;
 
-/* ---- model ---------------------------------------------------------------------------------------------------------- */
+/* ---- model ------------------------------------------------------------------------------------------------------ */
 
 struct ward_model_options {
     int threads;          /* 0: the processors this process may use */
-    const char *cpu_mask; /* the highest instruction set allowed: "none", "avx2", "avx512", "amx"; NULL: the best there is.
-                             "none" is the oracle: plain C, float32 throughout */
+    const char *cpu_mask; /* the highest instruction set allowed: "none", "avx2", "avx512", "amx"; NULL: the best there
+                             is. "none" is the oracle: plain C, float32 throughout */
     const char *device;   /* "auto" (NULL) or "cpu" */
 };
 
@@ -80,31 +80,33 @@ struct ward_model_info {
 };
 WARD_API void ward_model_get_info(const ward_model *model, struct ward_model_info *info);
 
-/* ---- text and tokens ------------------------------------------------------------------------------------------------ */
+/* ---- text and tokens -------------------------------------------------------------------------------------------- */
 
-/* Text to token ids, as Hugging Face's tokenizer does with add_special_tokens=False. With `parse_special` the special tokens
- * written in the text become control tokens; without it they stay text. *ids is allocated (ward_free), *n its length. */
+/* Text to token ids, as Hugging Face's tokenizer does with add_special_tokens=False. With `parse_special` the special
+ * tokens written in the text become control tokens; without it they stay text. *ids is allocated (ward_free), *n its
+ * length. */
 WARD_API WARD_CHECKED int ward_tokenize(const ward_model *model, const char *text, size_t length, bool parse_special,
                                         int32_t **ids, size_t *n, struct ward_error *err);
-/* Token ids to UTF-8 text, special tokens included when `special`. *text is allocated (ward_free) and NUL-terminated. */
-WARD_API WARD_CHECKED int ward_detokenize(const ward_model *model, const int32_t *ids, size_t n, bool special, char **text,
-                                          size_t *length, struct ward_error *err);
+/* Token ids to UTF-8 text, special tokens included when `special`. *text is NUL-terminated; ward_free it. */
+WARD_API WARD_CHECKED int ward_detokenize(const ward_model *model, const int32_t *ids, size_t n, bool special,
+                                          char **text, size_t *length, struct ward_error *err);
 WARD_API void ward_free(void *allocated);
 
-/* ---- images --------------------------------------------------------------------------------------------------------- */
+/* ---- images ----------------------------------------------------------------------------------------------------- */
 
-/* Decodes a JPEG or PNG to RGB, turned as its EXIF says, alpha dropped. With `warning` (may be NULL) non-empty afterwards
- * the pixels had to be interpreted (for example 16-bit values scaled by their own largest). */
+/* Decodes a JPEG or PNG to RGB, turned as its EXIF says, alpha dropped. With `warning` (may be NULL) non-empty
+ * afterwards the pixels had to be interpreted (for example 16-bit values scaled by their own largest). */
 struct ward_image_options {
     bool pad; /* pad with black to a centred square, as Google's own server does, instead of stretching */
 };
 WARD_API WARD_CHECKED int ward_image_open(ward_image **out, const char *path, const struct ward_image_options *options,
                                           char warning[256], struct ward_error *err);
 WARD_API WARD_CHECKED int ward_image_read(ward_image **out, const void *bytes, size_t length, const char *name,
-                                          const struct ward_image_options *options, char warning[256], struct ward_error *err);
+                                          const struct ward_image_options *options, char warning[256],
+                                          struct ward_error *err);
 WARD_API void ward_image_close(ward_image **image);
 
-/* ---- asking --------------------------------------------------------------------------------------------------------- */
+/* ---- asking ----------------------------------------------------------------------------------------------------- */
 
 /* A piece of a message: exactly one of text and image. Both are borrowed until the call returns. */
 struct ward_part {
@@ -178,17 +180,17 @@ struct ward_result {
     int decode_tokens;  /* n_ids - 1: the first token comes out of the prefill */
 };
 
-/* Answers a conversation (the last message is the user's). What the session holds of the same conversation is not computed
- * again. `options` may be NULL. On success the caller frees the result with ward_result_clear. */
+/* Answers a conversation (the last message is the user's). What the session holds of the same conversation is not
+ * computed again. `options` may be NULL. On success the caller frees the result with ward_result_clear. */
 WARD_API WARD_CHECKED int ward_generate(ward_session *session, const struct ward_message *messages, size_t n_messages,
                                         const struct ward_generate_options *options, struct ward_result *result,
                                         struct ward_error *err);
 WARD_API void ward_result_clear(struct ward_result *result);
 
-/* Observes the activations of later ward_generate calls, for comparing with another implementation. Called on the calling
- * thread with float32 rows [rows][cols], valid during the call. Names: "vision.embeddings", "vision.layer.N", "vision.output",
- * "image.features", "text.embeddings", "text.layer.N", "text.norm", "text.logits". first: position of the first row
- * (text) or index of the image (vision). NULL ends it. */
+/* Observes the activations of later ward_generate calls, for comparing with another implementation. Called on the
+ * calling thread with float32 rows [rows][cols], valid during the call. Names: "vision.embeddings", "vision.layer.N",
+ * "vision.output", "image.features", "text.embeddings", "text.layer.N", "text.norm", "text.logits". first: position of
+ * the first row (text) or index of the image (vision). NULL ends it. */
 typedef void ward_observe_fn(void *user, const char *name, int first, int rows, int cols, const float *data);
 WARD_API void ward_session_observe(ward_session *session, ward_observe_fn *observe, void *user);
 

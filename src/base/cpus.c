@@ -52,7 +52,8 @@ static int cgroup_quota(void)
 
 int cpus_available(void)
 {
-    /* The set is as large as the kernel's own; a machine with more than 1,024 processors needs a larger one than cpu_set_t. */
+    /* The set is as large as the kernel's own; a machine with more than 1,024 processors needs a larger one than
+     * cpu_set_t. */
     int cpus = 1;
     for (size_t limit = 1024; limit <= 1 << 20; limit *= 4) {
         cpu_set_t *set = CPU_ALLOC(limit);

@@ -4,7 +4,8 @@
 
 #include "ward.h"
 
-/* Fills err (may be NULL) with a code and one printf-formatted sentence, and returns the code: `return error_set(err, ...)`. */
+/* Fills err (may be NULL) with a code and one printf-formatted sentence, and returns the code: `return error_set(err,
+ * ...)`. */
 int error_set(struct ward_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* The sentence for a failed allocation of `bytes` for `what`. */
 int error_no_memory(struct ward_error *err, const char *what, size_t bytes);

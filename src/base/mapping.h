@@ -12,7 +12,8 @@ struct mapping {
 /* Maps a regular file whole. The mapping stays valid when the file is replaced by rename. */
 WARD_CHECKED int mapping_open(struct mapping *out, const char *path, struct ward_error *err);
 void mapping_close(struct mapping *map);
-/* Lets go of the resident pages of a part of a mapping; the data stays, and comes back from the page cache when it is read. */
+/* Lets go of the resident pages of a part of a mapping; the data stays, and comes back from the page cache when it is
+ * read. */
 void mapping_release(const void *data, size_t size);
 
 /* Reads a whole small file (config, template) of at most `limit` bytes into memory, NUL-terminated; free() it. */

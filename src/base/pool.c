@@ -15,12 +15,12 @@
 #define cpu_relax() ((void)0)
 #endif
 
-/* How long a thread spins before it sleeps: some 20 microseconds. Operations of a decode step follow each other faster than
- * that; a machine that is busy with something else loses no more. */
+/* How long a thread spins before it sleeps: some 20 microseconds. Operations of a decode step follow each other faster
+ * than that; a machine that is busy with something else loses no more. */
 enum { SPINS = 600 };
 
-/* A ticket holds the generation of the job, its number of tasks and the next one to claim, so that one atomic addition claims
- * a task and tells whether there was one: a thread that comes late cannot mistake one job for another. */
+/* A ticket holds the generation of the job, its number of tasks and the next one to claim, so that one atomic addition
+ * claims a task and tells whether there was one: a thread that comes late cannot mistake one job for another. */
 enum { TICKET_BITS = 24 };
 #define TICKET_MASK ((UINT64_C(1) << TICKET_BITS) - 1)
 

@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Length of the well-formed character at text, or 0; length is at least 1. *skip is then the length of the longest start of one,
- * at least 1: what Unicode recommends to replace by one U+FFFD. */
+/* Length of the well-formed character at text, or 0; length is at least 1. *skip is then the length of the longest
+ * start of one, at least 1: what Unicode recommends to replace by one U+FFFD. */
 static inline size_t utf8_character(const uint8_t *text, size_t length, size_t *skip)
 {
     const uint8_t lead = text[0];

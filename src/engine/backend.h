@@ -1,6 +1,6 @@
-/* Where the operations of the model are computed. An operation is whole (the attention of a layer, a linear map of a batch of
- * rows, a norm) and works on buffers of the backend's own memory; the engine only moves tokens, images and logits in and out.
- * The order of calls is the order of the results. */
+/* Where the operations of the model are computed. An operation is whole (the attention of a layer, a linear map of a
+ * batch of rows, a norm) and works on buffers of the backend's own memory; the engine only moves tokens, images and
+ * logits in and out. The order of calls is the order of the results. */
 #ifndef WARD_ENGINE_BACKEND_H
 #define WARD_ENGINE_BACKEND_H
 
@@ -31,15 +31,18 @@ struct backend_ops {
     void (*read)(struct backend *be, void *to, const void *from, size_t bytes);
 
     /* out [rows][cols] = rows `ids` of the table, times scale */
-    void (*embed)(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows, float scale);
+    void (*embed)(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
+                  float scale);
     /* as compute_linear; packed_size tells how many bytes `packed` needs */
     size_t (*packed_size)(struct backend *be, int rows, int cols);
     void (*linear)(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed);
-    void (*rms_norm)(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols, float eps);
+    void (*rms_norm)(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
+                     float eps);
     /* residual += rms_norm(x); x is overwritten */
-    void (*add_rms_norm)(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols, float eps);
-    void (*layer_norm)(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows, int cols,
-                       float eps);
+    void (*add_rms_norm)(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
+                         float eps);
+    void (*layer_norm)(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows,
+                       int cols, float eps);
     void (*gelu)(struct backend *be, float *x, size_t n);
     /* out = gelu(gate) * up */
     void (*gelu_multiply)(struct backend *be, float *out, const float *gate, const float *up, size_t n);
@@ -47,7 +50,8 @@ struct backend_ops {
     void (*add)(struct backend *be, float *x, const float *y, size_t n);
     /* x [rows][cols] += table [rows][cols] */
     void (*add_table)(struct backend *be, float *x, const struct tensor *table);
-    /* x [rows][heads][head_dim]: an RMS norm over each head, then the rotation of its row: cosine, sine [rows][head_dim / 2] */
+    /* x [rows][heads][head_dim]: an RMS norm over each head, then the rotation of its row: cosine, sine [rows][head_dim
+     * / 2] */
     void (*norm_rotate)(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight, float eps,
                         const float *cosine, const float *sine);
     /* Keys and values [rows][n_heads * head_dim] of positions first, first + 1, ... into the cache. */

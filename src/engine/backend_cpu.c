@@ -21,8 +21,8 @@ static void cpu_close(struct backend *be)
     free(be);
 }
 
-/* Large buffers come from mmap: zeroed pages that appear when touched, and go back to the system when released. The size
- * stands in a page before the buffer. */
+/* Large buffers come from mmap: zeroed pages that appear when touched, and go back to the system when released. The
+ * size stands in a page before the buffer. */
 enum { HEADER = 4096 };
 
 static int cpu_alloc(struct backend *be, void **out, size_t bytes, const char *what, struct ward_error *err)
@@ -30,7 +30,8 @@ static int cpu_alloc(struct backend *be, void **out, size_t bytes, const char *w
     (void)be;
     *out = NULL;
     const size_t total = bytes + HEADER;
-    void *memory = total < bytes ? MAP_FAILED : mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        total < bytes ? MAP_FAILED : mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return error_no_memory(err, what, bytes);
     *(size_t *)memory = total;
@@ -53,7 +54,8 @@ static void cpu_copy(struct backend *be, void *to, const void *from, size_t byte
     memcpy(to, from, bytes);
 }
 
-static void cpu_embed(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows, float scale)
+static void cpu_embed(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
+                      float scale)
 {
     const struct kernels *k = &compute_of(be)->k;
     for (int r = 0; r < rows; r++) {
@@ -73,18 +75,20 @@ static void cpu_linear(struct backend *be, const float *x, int rows, const struc
     compute_linear(compute_of(be), x, rows, maps, n, packed);
 }
 
-static void cpu_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols, float eps)
+static void cpu_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
+                         float eps)
 {
     compute_rms_norm(compute_of(be), out, x, weight, rows, cols, eps);
 }
 
-static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols, float eps)
+static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
+                             float eps)
 {
     compute_add_rms_norm(compute_of(be), residual, x, weight, rows, cols, eps);
 }
 
-static void cpu_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows, int cols,
-                           float eps)
+static void cpu_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
+                           int rows, int cols, float eps)
 {
     compute_layer_norm(compute_of(be), out, x, weight, bias, rows, cols, eps);
 }
@@ -137,8 +141,8 @@ static void rotate_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight, float eps,
-                            const float *cosine, const float *sine)
+static void cpu_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight,
+                            float eps, const float *cosine, const float *sine)
 {
     struct compute *c = compute_of(be);
     struct rotate_job job = {&c->k, x, weight, cosine, sine, heads, head_dim, eps};
@@ -167,7 +171,8 @@ static void store_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v, int first, int rows)
+static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v, int first,
+                      int rows)
 {
     struct compute *c = compute_of(be);
     struct store_job job = {&c->k, to, k, v, first};
@@ -231,7 +236,8 @@ int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct
         .device = "cpu",
         .kernels = isa_name(isa),
         .threads = pool_threads(be->compute.pool),
-        /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their norms */
+        /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their
+           norms */
         .cache_type = highest == ISA_NONE ? TENSOR_F32 : TENSOR_F16,
     };
     *out = &be->base;

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The answer as it is streamed. MedGemma 1.5 thinks between two tokens, under the heading "thought" and a newline, which is
- * not part of the thought. */
+/* The answer as it is streamed. MedGemma 1.5 thinks between two tokens, under the heading "thought" and a newline,
+ * which is not part of the thought. */
 struct answer {
     const struct ward_model *model;
     struct decoder decoder;
@@ -39,8 +39,8 @@ static void answer_push(struct answer *a, int32_t id, bool last)
 }
 
 /* The text of the generated tokens inside or outside of thinking; NULL for thinking that there was none of. */
-static int answer_text(const struct ward_model *m, const struct ward_result *result, bool thoughts, char **text, size_t *length,
-                       struct ward_error *err)
+static int answer_text(const struct ward_model *m, const struct ward_result *result, bool thoughts, char **text,
+                       size_t *length, struct ward_error *err)
 {
     int32_t *ids = malloc((result->n_ids + 1) * sizeof *ids);
     if (!ids)
@@ -93,8 +93,8 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
 }
 
 /* Generates until a stop token, max_tokens, the end of the context, or the caller's wish. */
-static void decode(struct ward_session *s, struct answer *a, const struct ward_generate_options *o, struct ward_result *result,
-                   int max_tokens, double start)
+static void decode(struct ward_session *s, struct answer *a, const struct ward_generate_options *o,
+                   struct ward_result *result, int max_tokens, double start)
 {
     const struct sampler_options sampling = {o->temperature, o->top_k, o->top_p, o->min_p};
     double first = 0;
@@ -122,16 +122,18 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
 static int check_options(const struct ward_generate_options *o, int vocab, struct ward_error *err)
 {
     if (!(o->temperature >= 0 && o->temperature <= 100))
-        return error_set(err, WARD_EINVAL, "a temperature of %g was asked for; expected 0 to 100", (double)o->temperature);
+        return error_set(err, WARD_EINVAL, "a temperature of %g was asked for; expected 0 to 100",
+                         (double)o->temperature);
     if (o->max_tokens < 0 || o->top_k < 0 || !(o->top_p >= 0 && o->top_p <= 1) || !(o->min_p >= 0 && o->min_p <= 1))
-        return error_set(err, WARD_EINVAL, "max_tokens and top_k must not be negative, top_p and min_p lie between 0 and 1");
+        return error_set(err, WARD_EINVAL,
+                         "max_tokens and top_k must not be negative, top_p and min_p lie between 0 and 1");
     if (o->logprobs < 0 || o->logprobs > vocab)
         return error_set(err, WARD_EINVAL, "%d log-probabilities were asked for; expected 0 to %d", o->logprobs, vocab);
     return 0;
 }
 
-static int reserve(struct ward_session *s, const struct ward_generate_options *o, struct answer *a, struct ward_result *result,
-                   int max_tokens, struct ward_error *err)
+static int reserve(struct ward_session *s, const struct ward_generate_options *o, struct answer *a,
+                   struct ward_result *result, int max_tokens, struct ward_error *err)
 {
     const int rc = decoder_open(&a->decoder, s->model->tokenizer, (size_t)max_tokens, false, err);
     if (rc)
@@ -147,8 +149,8 @@ static int reserve(struct ward_session *s, const struct ward_generate_options *o
     return 0;
 }
 
-int ward_generate(ward_session *s, const struct ward_message *messages, size_t n_messages, const struct ward_generate_options *options,
-                  struct ward_result *result, struct ward_error *err)
+int ward_generate(ward_session *s, const struct ward_message *messages, size_t n_messages,
+                  const struct ward_generate_options *options, struct ward_result *result, struct ward_error *err)
 {
     enum { DEFAULT_MAX_TOKENS = 200 };
     static const struct ward_generate_options defaults;

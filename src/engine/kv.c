@@ -5,7 +5,8 @@
 int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int chunk,
             struct ward_error *err)
 {
-    *out = (struct kv_cache){.n_layers = config->n_layers, .context = context, .chunk = chunk, .window = config->sliding_window};
+    *out = (struct kv_cache){
+        .n_layers = config->n_layers, .context = context, .chunk = chunk, .window = config->sliding_window};
     out->layers = calloc((size_t)config->n_layers, sizeof *out->layers);
     if (!out->layers)
         return error_no_memory(err, "the KV cache", (size_t)config->n_layers * sizeof *out->layers);
@@ -16,7 +17,8 @@ int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *
         *layer = (struct kv_layer){
             .type = be->cache_type, .n_heads = config->n_kv_heads, .head_dim = config->head_dim, .capacity = capacity};
         size_t bytes;
-        if (!size_multiply((size_t)config->n_kv_heads * (size_t)config->head_dim, tensor_element_size(be->cache_type), &bytes) ||
+        if (!size_multiply((size_t)config->n_kv_heads * (size_t)config->head_dim, tensor_element_size(be->cache_type),
+                           &bytes) ||
             !size_multiply(bytes, (size_t)capacity, &bytes)) {
             kv_close(out, be);
             return error_set(err, WARD_EINVAL, "a context of %d tokens is too large for the KV cache", context);

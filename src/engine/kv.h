@@ -1,5 +1,5 @@
-/* The keys and values of a conversation. Global layers keep every position of the context; sliding layers keep a ring of the
- * window and one chunk of prefill, so that a chunk can be stored before it attends. */
+/* The keys and values of a conversation. Global layers keep every position of the context; sliding layers keep a ring
+ * of the window and one chunk of prefill, so that a chunk can be stored before it attends. */
 #ifndef WARD_ENGINE_KV_H
 #define WARD_ENGINE_KV_H
 
@@ -14,12 +14,12 @@ struct kv_cache {
     int window;              /* of sliding layers */
 };
 
-WARD_CHECKED int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int chunk,
-                         struct ward_error *err);
+WARD_CHECKED int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context,
+                         int chunk, struct ward_error *err);
 void kv_close(struct kv_cache *kv, struct backend *be);
 
-/* Whether a cache that holds positions 0..held-1 can go back to hold only 0..keep-1: the rings must still have the window
- * before `keep`. */
+/* Whether a cache that holds positions 0..held-1 can go back to hold only 0..keep-1: the rings must still have the
+ * window before `keep`. */
 bool kv_can_rewind(const struct kv_cache *kv, int held, int keep);
 
 #endif

@@ -9,15 +9,18 @@ static int open_backend(struct backend **out, const struct ward_model_options *o
 {
     const int isa = isa_parse(options->cpu_mask);
     if (isa < 0)
-        return error_set(err, WARD_EINVAL, "cpu mask %s is unknown; expected none, avx2, avx512 or amx", options->cpu_mask);
+        return error_set(err, WARD_EINVAL, "cpu mask %s is unknown; expected none, avx2, avx512 or amx",
+                         options->cpu_mask);
     if (options->device && strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
-        return error_set(err, WARD_EUNSUPPORTED, "device %s is not in this build; expected auto or cpu", options->device);
+        return error_set(err, WARD_EUNSUPPORTED, "device %s is not in this build; expected auto or cpu",
+                         options->device);
     if (options->threads < 0 || options->threads > 1024)
         return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
     return backend_cpu_open(out, options->threads, (enum isa)isa, err);
 }
 
-int ward_model_open(ward_model **out, const char *path, const struct ward_model_options *options, struct ward_error *err)
+int ward_model_open(ward_model **out, const char *path, const struct ward_model_options *options,
+                    struct ward_error *err)
 {
     *out = NULL;
     static const struct ward_model_options defaults;
@@ -75,7 +78,8 @@ int ward_tokenize(const ward_model *m, const char *text, size_t length, bool par
                   struct ward_error *err)
 {
     struct ids list = {0};
-    const int rc = tokenizer_encode(m->tokenizer, text, length, parse_special ? TOKENIZE_SPECIAL : TOKENIZE_PLAIN, &list, err);
+    const int rc =
+        tokenizer_encode(m->tokenizer, text, length, parse_special ? TOKENIZE_SPECIAL : TOKENIZE_PLAIN, &list, err);
     if (rc)
         ids_free(&list);
     *ids = list.at;
@@ -83,7 +87,8 @@ int ward_tokenize(const ward_model *m, const char *text, size_t length, bool par
     return rc;
 }
 
-int ward_detokenize(const ward_model *m, const int32_t *ids, size_t n, bool special, char **text, size_t *length, struct ward_error *err)
+int ward_detokenize(const ward_model *m, const int32_t *ids, size_t n, bool special, char **text, size_t *length,
+                    struct ward_error *err)
 {
     return tokenizer_decode(m->tokenizer, ids, n, special, text, length, err);
 }

@@ -3,7 +3,8 @@
 #include <limits.h>
 #include <stdlib.h>
 
-static int collect_images(struct prompt *p, const struct ward_message *messages, size_t n_messages, struct ward_error *err)
+static int collect_images(struct prompt *p, const struct ward_message *messages, size_t n_messages,
+                          struct ward_error *err)
 {
     size_t n = 0;
     for (size_t m = 0; m < n_messages; m++)
@@ -26,7 +27,8 @@ static int check_vocabulary(const struct prompt *p, const struct ward_model *m, 
 {
     for (size_t i = 0; i < p->ids.n; i++)
         if (p->ids.at[i] >= m->config.text.vocab_size && p->ids.at[i] != m->config.image_token)
-            return error_set(err, WARD_EFORMAT, "%s: the tokenizer gave token %d, but the model's vocabulary ends at %d", m->path,
+            return error_set(err, WARD_EFORMAT,
+                             "%s: the tokenizer gave token %d, but the model's vocabulary ends at %d", m->path,
                              (int)p->ids.at[i], m->config.text.vocab_size - 1);
     return 0;
 }
@@ -44,7 +46,8 @@ static int place_images(struct prompt *p, const struct model_config *config, str
         while (end < p->ids.n && p->ids.at[end] == config->image_token)
             end++;
         if (image == p->n_images || end - i != (size_t)config->image_tokens)
-            return error_set(err, WARD_EINVAL, "the prompt has a run of %zu image tokens that belongs to no image", end - i);
+            return error_set(err, WARD_EINVAL, "the prompt has a run of %zu image tokens that belongs to no image",
+                             end - i);
         p->images[image++].first = (int)i;
         i = end;
     }
@@ -59,7 +62,8 @@ int prompt_build(struct prompt *out, const struct ward_model *m, const struct wa
     *out = (struct prompt){0};
     int rc = collect_images(out, messages, n_messages, err);
     if (!rc && out->n_images && m->config.image_tokens == 0)
-        rc = error_set(err, WARD_EUNSUPPORTED, "%s: is a text-only checkpoint; an image needs one with a vision encoder", m->path);
+        rc = error_set(err, WARD_EUNSUPPORTED,
+                       "%s: is a text-only checkpoint; an image needs one with a vision encoder", m->path);
     if (!rc)
         rc = chat_encode(&m->chat, &m->config, m->tokenizer, messages, n_messages, &out->ids, err);
     if (!rc && out->ids.n > INT_MAX / 2)

@@ -15,8 +15,8 @@ struct prompt {
     int n_images;
 };
 
-WARD_CHECKED int prompt_build(struct prompt *out, const struct ward_model *m, const struct ward_message *messages, size_t n_messages,
-                              struct ward_error *err);
+WARD_CHECKED int prompt_build(struct prompt *out, const struct ward_model *m, const struct ward_message *messages,
+                              size_t n_messages, struct ward_error *err);
 void prompt_clear(struct prompt *p);
 
 #endif

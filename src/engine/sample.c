@@ -74,8 +74,8 @@ static void sift_down(struct ward_logprob *heap, int n, int at)
     }
 }
 
-/* The n largest of the values into out, in order: one pass with a heap of n, which is then sorted in place (the library's
- * qsort allocates). */
+/* The n largest of the values into out, in order: one pass with a heap of n, which is then sorted in place (the
+ * library's qsort allocates). */
 static void select_largest(const float *values, int count, int n, struct ward_logprob *out)
 {
     if (n == 0)

@@ -25,8 +25,8 @@ void sampler_seed(struct sampler *s, uint64_t seed);
 double sample_log_sum(const float *logits, int vocab);
 /* The n likeliest tokens with their log-probabilities, most likely first, the lower id first among equals. */
 void sample_top(struct sampler *s, const float *logits, double log_sum, int n, struct ward_logprob *top);
-/* Draws a token. The order is that of transformers: temperature, then top-k, top-p and min-p. The same seed and logits give
- * the same token. */
+/* Draws a token. The order is that of transformers: temperature, then top-k, top-p and min-p. The same seed and logits
+ * give the same token. */
 int32_t sample_token(struct sampler *s, const float *logits, const struct sampler_options *options);
 
 #endif

@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a prefill step: enough to read the weights seldom, few enough for small buffers. An image is never divided. */
+/* Rows of a prefill step: enough to read the weights seldom, few enough for small buffers. An image is
+ * never divided. */
 enum { DEFAULT_CONTEXT = 8192, CHUNK = 512 };
 
 static int allocate_host(struct ward_session *s, struct ward_error *err)
@@ -25,14 +26,16 @@ static int allocate_host(struct ward_session *s, struct ward_error *err)
     return 0;
 }
 
-int ward_session_open(ward_session **out, const ward_model *model, const struct ward_session_options *options, struct ward_error *err)
+int ward_session_open(ward_session **out, const ward_model *model, const struct ward_session_options *options,
+                      struct ward_error *err)
 {
     *out = NULL;
     const struct model_config *c = &model->config;
     const int limit = c->text.max_positions;
     const int wanted = options ? options->context : 0;
     if (wanted < 0 || wanted > limit)
-        return error_set(err, WARD_EINVAL, "a context of %d tokens was asked for; this checkpoint takes 1 to %d", wanted, limit);
+        return error_set(err, WARD_EINVAL, "a context of %d tokens was asked for; this checkpoint takes 1 to %d",
+                         wanted, limit);
     struct ward_session *s = calloc(1, sizeof *s);
     if (!s)
         return error_no_memory(err, "the session", sizeof *s);
@@ -48,7 +51,8 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
         rc = sampler_open(&s->sampler, c->text.vocab_size, err);
     if (!rc && c->image_tokens) {
         void *features;
-        rc = be->ops->alloc(be, &features, (size_t)c->image_tokens * (size_t)c->text.hidden_size * sizeof(float), "image features", err);
+        rc = be->ops->alloc(be, &features, (size_t)c->image_tokens * (size_t)c->text.hidden_size * sizeof(float),
+                            "image features", err);
         s->features = features;
     }
     if (!rc)
@@ -84,8 +88,8 @@ void ward_session_observe(ward_session *s, ward_observe_fn *fn, void *user)
     s->observer = (struct observer){fn, user};
 }
 
-/* How many tokens of the prompt the cache can keep: the common beginning, whole images only, and always less than the whole
- * prompt, whose last token gives the logits. */
+/* How many tokens of the prompt the cache can keep: the common beginning, whole images only, and always less than the
+ * whole prompt, whose last token gives the logits. */
 static int reusable(const struct ward_session *s, const struct prompt *p)
 {
     const int image_tokens = s->model->config.image_tokens;
@@ -112,8 +116,8 @@ static void forget_after(struct ward_session *s, int keep)
         s->n_held_images--;
 }
 
-static int encode_image(struct ward_session *s, const struct ward_image *image, int index, struct prefill_report *report,
-                        struct ward_error *err)
+static int encode_image(struct ward_session *s, const struct ward_image *image, int index,
+                        struct prefill_report *report, struct ward_error *err)
 {
     const struct model_config *c = &s->model->config;
     const int size = c->vision.image_size;
@@ -125,21 +129,24 @@ static int encode_image(struct ward_session *s, const struct ward_image *image, 
     } else if (image->width == size && image->height == size) {
         memcpy(s->pixels, image->rgb, 3 * (size_t)size * (size_t)size);
     } else {
-        return error_set(err, WARD_EUNSUPPORTED, "the image is %d x %d pixels; this checkpoint does not resize and takes %d x %d",
-                         image->width, image->height, size, size);
+        return error_set(err, WARD_EUNSUPPORTED,
+                         "the image is %d x %d pixels; this checkpoint does not resize and takes %d x %d", image->width,
+                         image->height, size, size);
     }
     static const double zeros[3] = {0, 0, 0}, ones[3] = {1, 1, 1};
-    image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1, c->image.normalize ? c->image.mean : zeros,
-                    c->image.normalize ? c->image.std : ones, s->planes);
+    image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1,
+                    c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->planes);
     const double resized = clock_ms();
-    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features, index, &s->observer, err);
+    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features, index,
+                                 &s->observer, err);
     vision_rest(&c->vision, &s->model->weights->vision);
     report->image_ms += resized - start;
     report->vision_ms += clock_ms() - resized;
     return rc;
 }
 
-static int report_progress(const struct ward_generate_options *o, const char *stage, int done, int total, struct ward_error *err)
+static int report_progress(const struct ward_generate_options *o, const char *stage, int done, int total,
+                           struct ward_error *err)
 {
     if (o->on_progress && o->on_progress(o->user, stage, done, total))
         return error_set(err, WARD_ECANCELLED, "cancelled");
@@ -151,7 +158,8 @@ static int chunk_end(const struct ward_session *s, const struct prompt *p, int f
 {
     const int n = (int)p->ids.n, image_tokens = s->model->config.image_tokens;
     int end = n - first < s->kv.chunk ? n : first + s->kv.chunk;
-    if (next_image < p->n_images && p->images[next_image].first + image_tokens > end && p->images[next_image].first < end)
+    if (next_image < p->n_images && p->images[next_image].first + image_tokens > end &&
+        p->images[next_image].first < end)
         end = p->images[next_image].first;
     if (next_image + 1 < p->n_images && p->images[next_image + 1].first < end)
         end = p->images[next_image + 1].first;
@@ -159,8 +167,8 @@ static int chunk_end(const struct ward_session *s, const struct prompt *p, int f
 }
 
 /* Computes the chunk at s->n_held, which holds at most the image `next_image`. */
-static int prefill_chunk(struct ward_session *s, const struct prompt *p, int next_image, int end, struct prefill_report *report,
-                         struct ward_error *err)
+static int prefill_chunk(struct ward_session *s, const struct prompt *p, int next_image, int end,
+                         struct prefill_report *report, struct ward_error *err)
 {
     const int first = s->n_held;
     struct text_image image = {0};
@@ -204,7 +212,8 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
 {
     *report = (struct prefill_report){0};
     if ((int)p->ids.n >= s->context)
-        return error_set(err, WARD_ECONTEXT, "the prompt has %zu tokens; with room for an answer a context of %d takes at most %d",
+        return error_set(err, WARD_ECONTEXT,
+                         "the prompt has %zu tokens; with room for an answer a context of %d takes at most %d",
                          p->ids.n, s->context, s->context - 1);
     forget_after(s, reusable(s, p));
     report->cached_tokens = s->n_held;

@@ -39,9 +39,11 @@ struct prefill_report {
     double image_ms, vision_ms, prefill_ms;
 };
 
-/* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last token. */
-WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt, const struct ward_generate_options *options,
-                                 struct prefill_report *report, struct ward_error *err);
+/* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last
+ * token. */
+WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt,
+                                 const struct ward_generate_options *options, struct prefill_report *report,
+                                 struct ward_error *err);
 /* Appends one generated token and leaves the logits after it. There must be room: s->n_held < s->context. */
 void session_step(struct ward_session *s, int32_t id);
 

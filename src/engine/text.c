@@ -17,7 +17,8 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
     const struct text_config *c = t->config;
     struct backend *be = t->be;
     struct text_buffers *b = &t->b;
-    const size_t n = (size_t)rows, q = (size_t)c->n_heads * (size_t)c->head_dim, kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    const size_t n = (size_t)rows, q = (size_t)c->n_heads * (size_t)c->head_dim,
+                 kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     const size_t half = (size_t)c->head_dim / 2;
     /* Every input of a linear map is packed in this one buffer. */
     size_t packed = be->ops->packed_size(be, rows, c->hidden_size);
@@ -59,8 +60,8 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
     return 0;
 }
 
-int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config, const struct text_weights *weights, int rows,
-              struct ward_error *err)
+int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config,
+              const struct text_weights *weights, int rows, struct ward_error *err)
 {
     *t = (struct text_decoder){.be = be, .config = config, .weights = weights};
     const int rc = allocate_buffers(t, rows, err);
@@ -71,8 +72,8 @@ int text_open(struct text_decoder *t, struct backend *be, const struct text_conf
     const int half = config->head_dim / 2;
     rope_frequencies(t->b.inverse_frequency + SLIDING * half, &config->rope_sliding, config->head_dim);
     rope_frequencies(t->b.inverse_frequency + GLOBAL * half, &config->rope_global, config->head_dim);
-    /* Gemma3TextScaledWordEmbedding in float32. transformers' bfloat16 run rounds the scale (50.596 to 50.5): that alone is an
-     * error ten times as large as all others of float32 products together (docs/parity.md). */
+    /* Gemma3TextScaledWordEmbedding in float32. transformers' bfloat16 run rounds the scale (50.596 to 50.5): that
+     * alone is an error ten times as large as all others of float32 products together (docs/parity.md). */
     t->embed_scale = (float)sqrt((double)config->hidden_size);
     return 0;
 }
@@ -80,7 +81,8 @@ int text_open(struct text_decoder *t, struct backend *be, const struct text_conf
 void text_close(struct text_decoder *t)
 {
     struct text_buffers *b = &t->b;
-    void *const buffers[] = {b->hidden, b->norm, b->q, b->attended, b->k, b->v, b->gate, b->up, b->cosine, b->sine, b->logits, b->packed};
+    void *const buffers[] = {b->hidden, b->norm, b->q,      b->attended, b->k,      b->v,
+                             b->gate,   b->up,   b->cosine, b->sine,     b->logits, b->packed};
     for (size_t i = 0; t->be && i < sizeof buffers / sizeof *buffers; i++)
         t->be->ops->release(t->be, buffers[i]);
     free(b->host_cosine);
@@ -112,9 +114,9 @@ static void prepare_rotation(struct text_decoder *t, int first, int rows)
     }
 }
 
-/* What each row sees, as one interval of positions: everything up to itself, or to the end of the image that it belongs to; on
- * sliding layers no further back than the window. transformers 5's create_masks_for_vision_model: AND(window, OR(causal,
- * same image)), so a window shorter than an image cuts what lies before a row, never what lies after it. */
+/* What each row sees, as one interval of positions: everything up to itself, or to the end of the image that it belongs
+ * to; on sliding layers no further back than the window. transformers 5's create_masks_for_vision_model: AND(window,
+ * OR(causal, same image)), so a window shorter than an image cuts what lies before a row, never what lies after it. */
 static void prepare_mask(struct text_decoder *t, int first, int rows, const struct text_image *images, int n_images)
 {
     struct text_buffers *b = &t->b;
@@ -131,7 +133,8 @@ static void prepare_mask(struct text_decoder *t, int first, int rows, const stru
 }
 
 /* hidden += norm(attention(norm(hidden))) */
-static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache, int kind, int first, int rows)
+static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache, int kind,
+                            int first, int rows)
 {
     const struct text_config *c = t->config;
     const struct backend_ops *ops = t->be->ops;
@@ -141,10 +144,11 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
     const size_t angles = (size_t)kind * (size_t)b->rows * (size_t)(c->head_dim / 2);
 
     ops->rms_norm(be, b->norm, b->hidden, w->input_norm, rows, c->hidden_size, eps);
-    /* What decides which positions are seen is worth float32: it costs a tenth of the layer's products and leaves half of the
-     * error that rounding every product's input to bf16 makes (docs/parity.md). */
-    const struct linear qkv[] = {
-        {.out = b->q, .w = &w->q, .exact = true}, {.out = b->k, .w = &w->k, .exact = true}, {.out = b->v, .w = &w->v, .exact = true}};
+    /* What decides which positions are seen is worth float32: it costs a tenth of the layer's products and leaves half
+     * of the error that rounding every product's input to bf16 makes (docs/parity.md). */
+    const struct linear qkv[] = {{.out = b->q, .w = &w->q, .exact = true},
+                                 {.out = b->k, .w = &w->k, .exact = true},
+                                 {.out = b->v, .w = &w->v, .exact = true}};
     ops->linear(be, b->norm, rows, qkv, 3, b->packed);
     ops->norm_rotate(be, b->q, rows, c->n_heads, c->head_dim, w->q_norm, eps, b->cosine + angles, b->sine + angles);
     ops->norm_rotate(be, b->k, rows, c->n_kv_heads, c->head_dim, w->k_norm, eps, b->cosine + angles, b->sine + angles);
@@ -190,13 +194,15 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, int ro
 }
 
 /* hidden = embeddings of the tokens; the rows of an image are its features, which are not scaled. */
-static void embed(struct text_decoder *t, const int32_t *ids, int first, int rows, const struct text_image *images, int n_images)
+static void embed(struct text_decoder *t, const int32_t *ids, int first, int rows, const struct text_image *images,
+                  int n_images)
 {
     const size_t width = (size_t)t->config->hidden_size;
     int done = 0;
     for (int i = 0; i <= n_images; i++) {
         const int until = i < n_images ? images[i].first - first : rows;
-        t->be->ops->embed(t->be, t->b.hidden + (size_t)done * width, &t->weights->embed, ids + done, until - done, t->embed_scale);
+        t->be->ops->embed(t->be, t->b.hidden + (size_t)done * width, &t->weights->embed, ids + done, until - done,
+                          t->embed_scale);
         if (i < n_images)
             t->be->ops->write(t->be, t->b.hidden + (size_t)until * width, images[i].features,
                               (size_t)images[i].rows * width * sizeof(float));
@@ -204,8 +210,8 @@ static void embed(struct text_decoder *t, const int32_t *ids, int first, int row
     }
 }
 
-void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows, const struct text_image *images,
-                  int n_images, const struct observer *observer)
+void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
+                  const struct text_image *images, int n_images, const struct observer *observer)
 {
     const struct text_config *c = t->config;
     prepare_rotation(t, first, rows);
@@ -223,8 +229,8 @@ void text_logits(struct text_decoder *t, int row, int position, const struct obs
 {
     const struct text_config *c = t->config;
     struct text_buffers *b = &t->b;
-    t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, 1, c->hidden_size,
-                         (float)c->rms_norm_eps);
+    t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, 1,
+                         c->hidden_size, (float)c->rms_norm_eps);
     observe(observer, t->be, "text.norm", -1, position, 1, c->hidden_size, b->norm);
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
     t->be->ops->linear(t->be, b->norm, 1, &head, 1, b->packed);

@@ -6,8 +6,8 @@
 #include "engine/observe.h"
 #include "model/weights.h"
 
-/* Work buffers for at most `rows` positions at a time, in the backend's memory. D hidden, I intermediate, H heads, K key-value
- * heads, C head_dim, V vocabulary. */
+/* Work buffers for at most `rows` positions at a time, in the backend's memory. D hidden, I intermediate, H heads, K
+ * key-value heads, C head_dim, V vocabulary. */
 struct text_buffers {
     int rows;
     float *hidden;             /* [rows][D] the residual stream */
@@ -41,9 +41,10 @@ struct text_image {
     const float *features; /* [rows][D] in the backend's memory */
 };
 
-/* Computes positions first .. first + rows - 1 (rows <= b.rows), extending the cache, and leaves the hidden rows in b.hidden. */
-void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows, const struct text_image *images,
-                  int n_images, const struct observer *observer);
+/* Computes positions first .. first + rows - 1 (rows <= b.rows), extending the cache, and leaves the hidden rows in
+ * b.hidden. */
+void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
+                  const struct text_image *images, int n_images, const struct observer *observer);
 /* The logits of row `row` of the last text_forward, in b.logits. */
 void text_logits(struct text_decoder *t, int row, int position, const struct observer *observer);
 

@@ -108,7 +108,8 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
     const struct vision_config *c = e->config;
     const struct backend_ops *ops = e->be->ops;
     const int head_dim = c->hidden_size / c->n_heads;
-    ops->layer_norm(e->be, e->norm, e->hidden, w->norm1, w->norm1_bias, e->patches, c->hidden_size, (float)c->layer_norm_eps);
+    ops->layer_norm(e->be, e->norm, e->hidden, w->norm1, w->norm1_bias, e->patches, c->hidden_size,
+                    (float)c->layer_norm_eps);
     const struct linear qkv[] = {{.out = e->q, .w = &w->q, .bias = w->q_bias},
                                  {.out = e->k, .w = &w->k, .bias = w->k_bias},
                                  {.out = e->v, .w = &w->v, .bias = w->v_bias}};
@@ -141,7 +142,8 @@ static void mlp_block(struct encoder *e, const struct vision_layer *w)
     const struct vision_config *c = e->config;
     const struct backend_ops *ops = e->be->ops;
     const size_t width = (size_t)c->hidden_size;
-    ops->layer_norm(e->be, e->norm, e->hidden, w->norm2, w->norm2_bias, e->patches, c->hidden_size, (float)c->layer_norm_eps);
+    ops->layer_norm(e->be, e->norm, e->hidden, w->norm2, w->norm2_bias, e->patches, c->hidden_size,
+                    (float)c->layer_norm_eps);
     for (int first = 0; first < e->patches; first += MLP_ROWS) {
         const int rows = e->patches - first < MLP_ROWS ? e->patches - first : MLP_ROWS;
         const struct linear fc1 = {.out = e->wide, .w = &w->fc1, .bias = w->fc1_bias};
@@ -154,19 +156,22 @@ static void mlp_block(struct encoder *e, const struct vision_layer *w)
 }
 
 /* features = projector(norm(means of the patches over squares)) */
-static void project(struct encoder *e, const struct model_config *config, const struct vision_weights *w, float *features)
+static void project(struct encoder *e, const struct model_config *config, const struct vision_weights *w,
+                    float *features)
 {
     const struct vision_config *c = e->config;
     const int side = c->image_size / c->patch_size, squares = (int)lround(sqrt((double)config->image_tokens));
     e->be->ops->pool(e->be, e->q, e->norm, side, side / squares, c->hidden_size);
     /* The projector's norm takes the eps of the vision encoder. */
-    e->be->ops->rms_norm(e->be, e->q, e->q, w->projector_norm, config->image_tokens, c->hidden_size, (float)c->layer_norm_eps);
+    e->be->ops->rms_norm(e->be, e->q, e->q, w->projector_norm, config->image_tokens, c->hidden_size,
+                         (float)c->layer_norm_eps);
     const struct linear projector = {.out = features, .w = &w->projector};
     e->be->ops->linear(e->be, e->q, config->image_tokens, &projector, 1, e->packed);
 }
 
-int vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights, const float *pixels,
-                  float *features, int index, const struct observer *observer, struct ward_error *err)
+int vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
+                  const float *pixels, float *features, int index, const struct observer *observer,
+                  struct ward_error *err)
 {
     const struct vision_config *c = &config->vision;
     struct encoder e;

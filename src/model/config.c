@@ -337,8 +337,8 @@ static void read_model(const struct reader *r, struct model_config *out)
     read_vision(&vision, &out->vision);
     read_integer(r, &out->image_tokens, "mm_tokens_per_image", 256, 1, MAX_PATCHES);
     /* transformers knows it by two names */
-    read_integer(r, &out->image_token, json_get(r->object, "image_token_index") ? "image_token_index" : "image_token_id", 262144,
-                 0, INT_MAX);
+    read_integer(r, &out->image_token,
+                 json_get(r->object, "image_token_index") ? "image_token_index" : "image_token_id", 262144, 0, INT_MAX);
     if (!*r->rc)
         check_pooling(r, out);
 }

@@ -7,8 +7,8 @@
 
 enum tensor_type { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_TYPES };
 
-/* rows x cols, row-major, cols contiguous (a linear map out = W x has rows outputs and cols inputs); a vector has one row.
- * The data may be misaligned for its type: files do not promise alignment. */
+/* rows x cols, row-major, cols contiguous (a linear map out = W x has rows outputs and cols inputs); a vector has one
+ * row. The data may be misaligned for its type: files do not promise alignment. */
 struct tensor {
     const void *data; /* NULL: absent */
     enum tensor_type type;

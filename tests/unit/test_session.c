@@ -1,5 +1,5 @@
-/* Sessions through the public interface, on the small random checkpoints under tests/vectors: what is kept between questions,
- * what is computed again, and that neither changes the answer. Run from the root of the repository. */
+/* Sessions through the public interface, on the small random checkpoints under tests/vectors: what is kept between
+ * questions, what is computed again, and that neither changes the answer. Run from the root of the repository. */
 #include "ward.h"
 
 #include <math.h>
@@ -96,7 +96,8 @@ static ward_image *open_film(const char *name)
 static void ask(ward_session *session, const struct ward_message *messages, size_t n, struct answer *out)
 {
     *out = (struct answer){0};
-    const struct ward_generate_options options = {.max_tokens = STEPS, .ignore_eos = true, .on_token = record, .user = out};
+    const struct ward_generate_options options = {
+        .max_tokens = STEPS, .ignore_eos = true, .on_token = record, .user = out};
     struct ward_result result;
     struct ward_error err = {0};
     if (ward_generate(session, messages, n, &options, &result, &err))
@@ -264,7 +265,8 @@ static void context_is_a_limit(void **state)
     ward_result_clear(&result);
     ward_session_close(&session);
 
-    assert_int_equal(ward_session_open(&session, model, &(struct ward_session_options){.context = -1}, &err), WARD_EINVAL);
+    assert_int_equal(ward_session_open(&session, model, &(struct ward_session_options){.context = -1}, &err),
+                     WARD_EINVAL);
     assert_null(session);
     ward_model_close(&model);
 }
@@ -297,7 +299,8 @@ static void callbacks_can_stop(void **state)
     const struct ward_part part = {.text = "Where is the line?"};
     const struct ward_message message = {"user", &part, 1};
     struct stopper stopper = {.after = 3};
-    struct ward_generate_options options = {.max_tokens = 20, .ignore_eos = true, .on_token = stop_after, .user = &stopper};
+    struct ward_generate_options options = {
+        .max_tokens = 20, .ignore_eos = true, .on_token = stop_after, .user = &stopper};
     struct ward_result result;
     struct ward_error err = {0};
     assert_int_equal(ward_generate(session, &message, 1, &options, &result, &err), 0);
@@ -306,7 +309,8 @@ static void callbacks_can_stop(void **state)
     ward_result_clear(&result);
     options = (struct ward_generate_options){.on_progress = refuse_progress};
     const struct ward_part other = {.text = "Another question."};
-    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &other, 1}, 1, &options, &result, &err), WARD_ECANCELLED);
+    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &other, 1}, 1, &options, &result, &err),
+                     WARD_ECANCELLED);
     assert_null(result.text);
     struct answer a; /* the session goes on */
     ask(session, &message, 1, &a);
@@ -319,20 +323,25 @@ static void bad_options_are_refused(void **state)
     (void)state;
     struct ward_error err = {0};
     ward_model *model = NULL;
-    assert_int_equal(ward_model_open(&model, MODELS "flat", &(struct ward_model_options){.cpu_mask = "mmx"}, &err), WARD_EINVAL);
+    assert_int_equal(ward_model_open(&model, MODELS "flat", &(struct ward_model_options){.cpu_mask = "mmx"}, &err),
+                     WARD_EINVAL);
     assert_null(model);
-    assert_int_equal(ward_model_open(&model, MODELS "flat", &(struct ward_model_options){.device = "abacus"}, &err), WARD_EUNSUPPORTED);
+    assert_int_equal(ward_model_open(&model, MODELS "flat", &(struct ward_model_options){.device = "abacus"}, &err),
+                     WARD_EUNSUPPORTED);
     assert_int_equal(ward_model_open(&model, MODELS "absent", NULL, &err), WARD_EIO);
     model = open_model("text", NULL, 1);
     ward_session *session = open_session(model, 0);
     ward_image *film = open_film("tiny.png");
     const struct ward_part part = {.image = film};
     struct ward_result result;
-    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &part, 1}, 1, NULL, &result, &err), WARD_EUNSUPPORTED);
+    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &part, 1}, 1, NULL, &result, &err),
+                     WARD_EUNSUPPORTED);
     const struct ward_part text = {.text = "Hello"};
     const struct ward_generate_options hot = {.temperature = NAN}, wide = {.top_p = 2};
-    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &text, 1}, 1, &hot, &result, &err), WARD_EINVAL);
-    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &text, 1}, 1, &wide, &result, &err), WARD_EINVAL);
+    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &text, 1}, 1, &hot, &result, &err),
+                     WARD_EINVAL);
+    assert_int_equal(ward_generate(session, &(struct ward_message){"user", &text, 1}, 1, &wide, &result, &err),
+                     WARD_EINVAL);
     ward_image_close(&film);
     ward_session_close(&session);
     ward_model_close(&model);
@@ -362,8 +371,13 @@ static void token_loop_allocates_nothing(void **state)
     ward_session *session = open_session(model, 0);
     const struct ward_part part = {.text = "Where is the line?"};
     struct allocation_log log = {0};
-    const struct ward_generate_options options = {
-        .max_tokens = 50, .ignore_eos = true, .temperature = 1, .top_p = 0.9f, .logprobs = 5, .on_token = note_allocations, .user = &log};
+    const struct ward_generate_options options = {.max_tokens = 50,
+                                                  .ignore_eos = true,
+                                                  .temperature = 1,
+                                                  .top_p = 0.9f,
+                                                  .logprobs = 5,
+                                                  .on_token = note_allocations,
+                                                  .user = &log};
     struct ward_result result;
     assert_int_equal(ward_generate(session, &(struct ward_message){"user", &part, 1}, 1, &options, &result, NULL), 0);
     assert_int_equal(log.tokens, 50);
