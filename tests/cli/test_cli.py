@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import traceback
 import urllib.parse
@@ -689,8 +690,16 @@ class Terminal:
         start, self.position = self.position, self.seen.find(wanted, self.position) + len(wanted)
         return self.seen[start:self.position].decode(errors="replace")
 
-    def type(self, text, until=b">>> "):
+    def send(self, text):
+        """Types at a prompt, which libedit shows a moment before it sets the terminal for keys."""
+        end = time.monotonic() + 30
+        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
+            assert time.monotonic() < end, f"the terminal takes lines after {self.seen[-300:]!r}"
+            time.sleep(0.001)
         os.write(self.fd, text if isinstance(text, bytes) else text.encode())
+
+    def type(self, text, until=b">>> "):
+        self.send(text)
         return self.wait(until)
 
     def interrupt(self):
@@ -735,7 +744,7 @@ def chat_on_a_terminal():
     t.type(b"\x1b[200~pasted\rlines\x1b[201~", b"lines")
     t.type("\r", b"answer 8 tokens")
     t.wait(b">>> ")
-    os.write(t.fd, b"\x04")
+    t.send(b"\x04")
     equal(t.close(), 0, "exit status")
     equal(os.listdir(home), [], "files left in the home folder")
 
@@ -746,12 +755,12 @@ def chat_survives_interrupts():
     t.wait(b">>> ")
     t.type("dropped line", b"dropped line")
     assert "dropped" not in t.interrupt()
-    os.write(t.fd, b"Describe it.\r")
+    t.send("Describe it.\r")
     t.wait(b"\x1b[?2004l")
     time.sleep(0.2)
     t.interrupt()
     t.type("/clear\r")
-    os.write(t.fd, b"/exit\r")
+    t.send("/exit\r")
     equal(t.close(), 0, "exit status")
 
 
