@@ -137,7 +137,7 @@ int pool_open(struct pool **out, int threads, struct ward_error *err)
 {
     *out = NULL;
     if (threads <= 0)
-        threads = pool_default_threads();
+        threads = cpus_available();
     struct pool *p = aligned_alloc(64, (sizeof *p + 63) / 64 * 64);
     struct worker *workers = calloc((size_t)threads, sizeof *workers);
     if (!p || !workers) {
@@ -183,9 +183,4 @@ void pool_close(struct pool **pool)
 int pool_threads(const struct pool *pool)
 {
     return pool->n_threads;
-}
-
-int pool_default_threads(void)
-{
-    return cpus_available();
 }

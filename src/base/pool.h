@@ -14,10 +14,8 @@ WARD_CHECKED int pool_open(struct pool **out, int threads, struct ward_error *er
 void pool_close(struct pool **pool);
 int pool_threads(const struct pool *pool);
 /* Runs tasks 0..n-1, each once, and returns when all are done. Threads claim tasks one by one, so a thread that the
- * operating system has set aside delays only the task it holds. Not reentrant; callers
- * on several threads take turns. */
+ * operating system has set aside delays only the task it holds. Not reentrant; callers on several threads take
+ * turns. */
 void pool_run(struct pool *pool, pool_task_fn *fn, void *arg, int n);
-
-int pool_default_threads(void);
 
 #endif

@@ -6,9 +6,13 @@
 #include "base/json.h"
 #include "model/tokenizer.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 enum {
     SMALL_BOS = 2,
@@ -250,6 +254,16 @@ static inline void small_pieces(struct bytes *b, const char *const *pieces)
     }
     for (int i = 0; pieces[i]; i++)
         put_piece(b, pieces[i], (float)-i, 1);
+}
+
+/* text with its first `from` replaced; free it. */
+static char *replaced(const char *text, const char *from, const char *to)
+{
+    const char *at = strstr(text, from);
+    assert_non_null(at);
+    char *out;
+    assert_true(asprintf(&out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
+    return out;
 }
 
 #endif

@@ -149,15 +149,6 @@ static void test_found_in_json(void **state)
     }
 }
 
-static char *replaced(const char *text, const char *from, const char *to)
-{
-    const char *at = strstr(text, from);
-    assert_non_null(at);
-    char *out;
-    assert_true(asprintf(&out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
-    return out;
-}
-
 /* The same template laid out in another way is known; one that says something else is not. */
 static void test_recognized(void **state)
 {

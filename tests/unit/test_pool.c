@@ -105,7 +105,10 @@ static void default_is_within_the_machine(void **state)
 {
     (void)state;
     assert_true(cpus_available() >= 1);
-    assert_int_equal(pool_default_threads(), cpus_available());
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 0, NULL), 0);
+    assert_int_equal(pool_threads(pool), cpus_available());
+    pool_close(&pool);
 }
 
 int main(void)

@@ -425,15 +425,6 @@ static void test_lookup(void **state)
 
 /* ---- tokenizer.json that is refused ----------------------------------------------------------------------------- */
 
-static char *replaced(const char *text, const char *from, const char *to)
-{
-    const char *at = strstr(text, from);
-    assert_non_null(at);
-    char *out;
-    assert_true(asprintf(&out, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from)) > 0);
-    return out;
-}
-
 static void test_json_refused(void **state)
 {
     (void)state;
