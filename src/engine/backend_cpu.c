@@ -113,10 +113,10 @@ static void cpu_add_table(struct backend *be, float *x, const struct tensor *tab
     const struct kernels *k = &compute_of(be)->k;
     enum { BLOCK = 512 };
     float part[BLOCK];
-    const size_t n = (size_t)table->rows * (size_t)table->cols, element = tensor_element_size(table->type);
+    const size_t n = (size_t)table->rows * (size_t)table->cols;
     for (size_t i = 0; i < n; i += BLOCK) {
         const int count = n - i < BLOCK ? (int)(n - i) : BLOCK;
-        k->to_float[table->type](part, (const uint8_t *)table->data + i * element, count);
+        k->to_float[table->type](part, (const uint8_t *)table->data + tensor_bytes(table->type, i), count);
         k->add(x + i, part, count);
     }
 }
@@ -161,7 +161,7 @@ static void store_row(void *arg, int row, int thread)
     (void)thread;
     const struct store_job *job = arg;
     const struct kv_layer *to = job->to;
-    const size_t width = (size_t)to->head_dim, element = tensor_element_size(to->type);
+    const size_t width = (size_t)to->head_dim, element = tensor_bytes(to->type, 1);
     const size_t slot = (size_t)((job->first + row) % to->capacity);
     for (int h = 0; h < to->n_heads; h++) {
         const size_t from = ((size_t)row * (size_t)to->n_heads + (size_t)h) * width;

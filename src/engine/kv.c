@@ -17,7 +17,7 @@ int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *
         *layer = (struct kv_layer){
             .type = be->cache_type, .n_heads = config->n_kv_heads, .head_dim = config->head_dim, .capacity = capacity};
         size_t bytes;
-        if (!size_multiply((size_t)config->n_kv_heads * (size_t)config->head_dim, tensor_element_size(be->cache_type),
+        if (!size_multiply((size_t)config->n_kv_heads * (size_t)config->head_dim, tensor_bytes(be->cache_type, 1),
                            &bytes) ||
             !size_multiply(bytes, (size_t)capacity, &bytes)) {
             kv_close(out, be);

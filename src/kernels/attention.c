@@ -53,17 +53,17 @@ static int max_int(int a, int b)
 /* Lays the blocks out from `base` (NULL: only to measure) and returns the bytes they take. */
 static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
 {
-    const size_t mr = (size_t)b->g->mr, nr = (size_t)b->g->nr, element = b->g->element, step = (size_t)b->g->k_step;
+    const size_t mr = (size_t)b->g->mr, nr = (size_t)b->g->nr, step = (size_t)b->g->k_step;
     const size_t panels = (size_t)b->panels, keys = (size_t)b->keys;
     const size_t d_padded = round_up((size_t)head_dim, step), d_cols = round_up((size_t)head_dim, nr / 2);
     size_t used = 0;
 
     b->d_padded = (int)d_padded;
     b->d_cols = (int)d_cols;
-    b->x_panel = mr * d_padded * element;
-    b->k_panel = nr * d_padded * element;
-    b->v_panel = nr * keys * element;
-    b->p_panel = mr * keys * element;
+    b->x_panel = d_padded / step * b->g->x_group;
+    b->k_panel = d_padded / step * b->g->w_group;
+    b->v_panel = keys / step * b->g->w_group;
+    b->p_panel = keys / step * b->g->x_group;
     const size_t sizes[] = {panels * b->x_panel,
                             keys / nr * b->k_panel,
                             round_up(d_cols, nr) / nr * b->v_panel,
@@ -103,7 +103,7 @@ static void pack_queries(const struct attention_job *job, const struct blocks *b
 static void pack_keys_values(const struct attention *a, const struct blocks *b, int key_head, int slot, int n)
 {
     const int nr = b->g->nr, d = a->head_dim;
-    const size_t row_bytes = (size_t)d * tensor_element_size(a->type);
+    const size_t row_bytes = tensor_bytes(a->type, (size_t)d);
     const size_t at = ((size_t)key_head * (size_t)a->capacity + (size_t)slot) * row_bytes;
     const uint8_t *k = (const uint8_t *)a->k + at, *v = (const uint8_t *)a->v + at;
     for (int j = 0; j < n; j += nr)
@@ -111,7 +111,7 @@ static void pack_keys_values(const struct attention *a, const struct blocks *b, 
                               min_int(nr, n - j), d);
     for (int j = 0; j < d; j += nr)
         b->g->pack_w_transposed[a->type](b->v + (size_t)(j / nr) * b->v_panel,
-                                         v + (size_t)j * tensor_element_size(a->type), row_bytes, n,
+                                         v + tensor_bytes(a->type, (size_t)j), row_bytes, n,
                                          min_int(nr, d - j));
 }
 
@@ -152,7 +152,7 @@ static void attend_panel(const struct kernels *k, const struct blocks *b, int pa
     }
     if (start >= end)
         return;
-    start = start / nr * nr;
+    start = start / nr * nr; /* nr is a multiple of k_step */
 
     for (int j = start; j < end; j += nr)
         b->g->tile(b->scores + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel,
@@ -164,7 +164,7 @@ static void attend_panel(const struct kernels *k, const struct blocks *b, int pa
     b->g->pack_x(b->p, b->scores + start, stride, rows, end - start);
 
     const int k_padded = (int)round_up((size_t)(end - start), (size_t)b->g->k_step);
-    const uint8_t *v = b->v + (size_t)(nr * start) * b->g->element;
+    const uint8_t *v = b->v + (size_t)(start / b->g->k_step) * b->g->w_group;
     for (int j = 0; j < b->d_cols; j += nr, v += b->v_panel)
         (b->d_cols - j > nr / 2 ? b->g->tile : b->g->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, v,
                                                                 k_padded, true);
@@ -227,28 +227,30 @@ static void rows_task(void *arg, int task, int thread)
 }
 
 /* One query row: a key head and the query heads that share it, by matrix times vector. */
-static void row_task(void *arg, int key_head, int thread)
+static void row_task(void *arg, int task, int thread)
 {
     const struct attention_job *job = arg;
     const struct attention *a = job->a;
+    const int key_head = task % a->n_kv_heads, row = task / a->n_kv_heads;
     const struct kernels *k = &job->c->k;
-    const size_t d = (size_t)a->head_dim, row_bytes = d * tensor_element_size(a->type);
+    const size_t d = (size_t)a->head_dim, row_bytes = tensor_bytes(a->type, d);
     const size_t head_bytes = (size_t)key_head * (size_t)a->capacity * row_bytes;
     const size_t first_head = (size_t)key_head * (size_t)job->group;
-    const float *q = a->q + first_head * d;
+    const size_t at_row = ((size_t)row * (size_t)a->n_heads + first_head) * d;
+    const float *q = a->q + at_row;
     float *scores = job->c->scratch[thread], *highest = scores + KEYS, *total = highest + job->group;
-    float *out = a->out + first_head * d;
+    float *out = a->out + at_row;
 
     for (int i = 0; i < job->group; i++) {
         highest[i] = -INFINITY;
         total[i] = 0;
     }
     memset(out, 0, (size_t)job->group * d * sizeof *out);
-    for (int p = a->lo[0], n; p < a->hi[0]; p += n) {
-        n = block_length(p, a->hi[0], a->capacity, KEYS);
+    for (int p = a->lo[row], n; p < a->hi[row]; p += n) {
+        n = block_length(p, a->hi[row], a->capacity, KEYS);
         const size_t at = head_bytes + (size_t)(p % a->capacity) * row_bytes;
         for (int i = 0; i < job->group; i++) {
-            k->gemv[a->type](scores, (const uint8_t *)a->k + at, row_bytes, n, a->head_dim, q + (size_t)i * d);
+            k->gemv[a->type](scores, 0, (const uint8_t *)a->k + at, row_bytes, n, a->head_dim, q + (size_t)i * d, 0, 1);
             k->scale(scores, a->scale, n);
             soften_row(k, scores, n, 0, n, out + (size_t)i * d, a->head_dim, &highest[i], &total[i]);
             k->weighted_rows[a->type](out + (size_t)i * d, scores, (const uint8_t *)a->v + at, row_bytes, n,
@@ -282,13 +284,12 @@ static void plan_blocks(struct attention_job *job)
 
 void compute_attention(const struct compute *c, const struct attention *a)
 {
-    /* the fastest product there is: bf16 where the processor multiplies it, else float32 */
     struct attention_job job = {.c = c,
                                 .a = a,
-                                .blocks = {.g = c->k.gemm[a->exact ? TENSOR_F32 : TENSOR_BF16]},
+                                .blocks = {.g = a->exact ? c->k.gemm[TENSOR_F32] : c->k.gemm_attention},
                                 .group = a->n_heads / a->n_kv_heads};
-    if (a->rows == 1) {
-        pool_run(c->pool, row_task, &job, a->n_kv_heads);
+    if (a->rows <= GEMV_MAX_N) {
+        pool_run(c->pool, row_task, &job, a->rows * a->n_kv_heads);
         return;
     }
     plan_blocks(&job);

@@ -25,13 +25,13 @@ struct linear {
     float *out;
     const struct tensor *w;
     const float *bias; /* [w->rows] or NULL */
-    bool exact;        /* products of float32 even where the multiply takes bf16 */
+    bool exact;        /* products of float32 where the multiply would round float weights' x to bf16 */
 };
 
-/* Bytes that compute_linear needs at `packed` for x [rows][cols]; 0 for one row. */
+/* Bytes that compute_linear needs at `packed` for x [rows][cols], and for fewer rows. */
 size_t compute_packed_size(const struct compute *c, int rows, int cols);
-/* x [rows][cols] through n maps, all of cols inputs. x is packed once for all maps of one weight type. One row:
- * matrix-vector, at the speed of memory. */
+/* x [rows][cols] through n maps, all of cols inputs. x is packed once for all maps of one weight type. Up to GEMV_MAX_N
+ * rows go by matrix times vector, at the speed of memory; each gives the same, bit for bit, as it does alone. */
 void compute_linear(const struct compute *c, const float *x, int rows, const struct linear *maps, int n, void *packed);
 
 /* Attention over cached keys and values. Position p lies in slot p % capacity of every head: k, v
@@ -47,7 +47,7 @@ struct attention {
     float scale;        /* of the scores */
     bool exact;         /* products of float32 even where the multiply takes bf16 */
 };
-/* Blocked with an online softmax, never a whole score matrix. Query head h uses key head h / (n_heads / n_kv_heads). No
+/* Blocked with an online softmax, never a whole score matrix; up to GEMV_MAX_N rows each as if it were alone. Query head h uses key head h / (n_heads / n_kv_heads). No
  * allocation. */
 void compute_attention(const struct compute *c, const struct attention *a);
 

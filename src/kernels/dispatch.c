@@ -7,7 +7,27 @@
 #include <cpuid.h>
 #endif
 
-static const char *const names[ISA_COUNT] = {"none", "avx2", "avx512", "avx512bf16"};
+static const struct {
+    const char *name;
+    void (*init)(struct kernels *k); /* NULL: this build has none */
+} sets[ISA_COUNT] = {
+    [ISA_NONE] = {"none", kernels_init_ref},
+#if defined(__x86_64__)
+    [ISA_AVX2] = {"avx2", kernels_init_avx2},
+    [ISA_AVX_VNNI] = {"avxvnni", NULL},
+    [ISA_AVX512] = {"avx512", kernels_init_avx512},
+    [ISA_AVX512_VNNI] = {"avx512vnni", NULL},
+    [ISA_AVX512_BF16] = {"avx512bf16", kernels_init_avx512_bf16},
+    [ISA_AMX] = {"amx", NULL},
+#else
+    [ISA_AVX2] = {"avx2", NULL},
+    [ISA_AVX_VNNI] = {"avxvnni", NULL},
+    [ISA_AVX512] = {"avx512", NULL},
+    [ISA_AVX512_VNNI] = {"avx512vnni", NULL},
+    [ISA_AVX512_BF16] = {"avx512bf16", NULL},
+    [ISA_AMX] = {"amx", NULL},
+#endif
+};
 
 #if defined(__x86_64__)
 /* The register state that the operating system saves (XCR0): instructions whose registers it does not save must not be
@@ -19,57 +39,65 @@ static uint64_t saved_state(void)
     return (uint64_t)high << 32 | low;
 }
 
-enum isa kernels_detect(void)
+/* Bit i: set i is there. */
+static unsigned detect(void)
 {
     const uint64_t ymm = 0x06, zmm = 0xe6; /* of XCR0: sse and avx; those, opmask and both parts of the zmm registers */
     const uint32_t avx512 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
-    uint32_t eax, ebx, ecx, edx, seven_ebx;
+    uint32_t eax, ebx, ecx, edx, seven_ebx, seven_ecx, one_eax = 0;
+    unsigned found = 1u << ISA_NONE;
 
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || (saved_state() & ymm) != ymm ||
         !(ecx & bit_AVX) || !(ecx & bit_FMA) || !(ecx & bit_F16C))
-        return ISA_NONE;
-    if (!__get_cpuid_count(7, 0, &eax, &seven_ebx, &ecx, &edx) || !(seven_ebx & bit_AVX2))
-        return ISA_NONE;
+        return found;
+    if (!__get_cpuid_count(7, 0, &eax, &seven_ebx, &seven_ecx, &edx) || !(seven_ebx & bit_AVX2))
+        return found;
+    found |= 1u << ISA_AVX2;
+    if (eax >= 1)
+        __get_cpuid_count(7, 1, &one_eax, &ebx, &ecx, &edx);
+    if (one_eax & bit_AVXVNNI)
+        found |= 1u << ISA_AVX_VNNI;
     if ((seven_ebx & avx512) != avx512 || (saved_state() & zmm) != zmm)
-        return ISA_AVX2;
-    if (eax < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & bit_AVX512BF16))
-        return ISA_AVX512;
-    return ISA_AVX512_BF16;
+        return found;
+    found |= 1u << ISA_AVX512;
+    if (seven_ecx & bit_AVX512VNNI)
+        found |= 1u << ISA_AVX512_VNNI;
+    if (one_eax & bit_AVX512BF16)
+        found |= 1u << ISA_AVX512_BF16;
+    return found;
 }
 #else
-enum isa kernels_detect(void)
+static unsigned detect(void)
 {
-    return ISA_NONE;
+    return 1u << ISA_NONE;
 }
 #endif
 
+bool isa_present(enum isa isa)
+{
+    return sets[isa].init && detect() >> isa & 1;
+}
+
 const char *isa_name(enum isa isa)
 {
-    return names[isa];
+    return sets[isa].name;
 }
 
 int isa_parse(const char *name)
 {
-    if (!name || strcmp(name, "amx") == 0)
+    if (!name)
         return ISA_COUNT - 1;
     for (int i = 0; i < ISA_COUNT; i++)
-        if (strcmp(name, names[i]) == 0)
+        if (strcmp(name, sets[i].name) == 0)
             return i;
     return -1;
 }
 
 void kernels_init(struct kernels *k, enum isa highest)
 {
-    const enum isa present = kernels_detect(), isa = highest < present ? highest : present;
-
-    kernels_init_ref(k);
-#if defined(__x86_64__)
-    if (isa >= ISA_AVX2)
-        kernels_init_avx2(k);
-    if (isa >= ISA_AVX512)
-        kernels_init_avx512(k);
-    if (isa >= ISA_AVX512_BF16)
-        kernels_init_avx512_bf16(k);
-#endif
-    k->isa = isa;
+    for (int isa = ISA_NONE; isa <= (int)highest; isa++)
+        if (isa_present((enum isa)isa)) {
+            sets[isa].init(k);
+            k->isa = (enum isa)isa;
+        }
 }

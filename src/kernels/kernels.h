@@ -11,24 +11,34 @@
 
 #include <stdbool.h>
 
-/* Instruction sets in ascending order; a set includes those before it. */
-enum isa { ISA_NONE, ISA_AVX2, ISA_AVX512, ISA_AVX512_BF16, ISA_COUNT };
+/* Instruction sets in ascending order of what they are worth. A processor may lack one in the middle; each adds to
+ * those before it. */
+enum isa { ISA_NONE, ISA_AVX2, ISA_AVX_VNNI, ISA_AVX512, ISA_AVX512_VNNI, ISA_AVX512_BF16, ISA_AMX, ISA_COUNT };
 
 /* A blocked matrix product C = X W^T. X and W are packed into panels of mr and nr rows. Within a panel the columns
- * follow one another in groups of k_step, so the part from column k0 on (a multiple of k_step) begins mr * k0 * element
- * bytes into it; all else of the layout is between pack and tile. k is rounded up to a multiple of k_step with zeros,
- * missing rows are zeros: a panel takes mr * round_up(k, k_step) * element bytes (nr for W). W panels and scratch tiles
- * are aligned to KERNELS_ALIGN. */
-enum { KERNELS_ALIGN = 64, GEMM_MAX_MR = 16, GEMM_MAX_NR = 32 };
+ * follow one another in groups of k_step, each of x_group bytes in a panel of X and w_group bytes in one of W; all else
+ * of the layout is between pack and tile. k is rounded up to a multiple of k_step with zeros, missing rows are zeros.
+ * Panels and scratch tiles are aligned to KERNELS_ALIGN. */
+enum {
+    KERNELS_ALIGN = 64,
+    GEMM_MAX_MR = 16,
+    GEMM_MAX_NR = 32,
+    GEMM_K_PARTS = 256, /* a product is cut along k at multiples of this: of every k_step and of every block of a type */
+};
+
+/* What x loses in its panel. In panels of bf16 w is rounded likewise; with x as in struct x8, w is exact. */
+enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_X8 };
 
 struct gemm {
     int mr, nr, k_step;
-    size_t element;
+    size_t x_group, w_group;
+    enum rounding rounding;
     /* rows (<= mr) of x, `stride` floats apart, k columns */
     void (*pack_x)(void *panel, const float *x, size_t stride, int rows, int k);
-    /* rows (<= nr) of w of each type, `row_bytes` apart, k columns */
+    /* rows (<= nr) of w of each type, `row_bytes` apart, k columns; NULL: this product does not take the type */
     void (*pack_w[TENSOR_TYPES])(void *panel, const void *w, size_t row_bytes, int rows, int k);
-    /* the same panel from the transposed matrix: k rows of cols (<= nr) columns; for the values of attention */
+    /* the same panel from the transposed matrix: k rows of cols (<= nr) columns; for the values of attention; floats
+     * only */
     void (*pack_w_transposed[TENSOR_TYPES])(void *panel, const void *w, size_t row_bytes, int k, int cols);
     /* c [mr][nr], `c_stride` floats between rows: c = x w^T, or c += when accumulate. k a multiple of k_step. */
     void (*tile)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
@@ -36,13 +46,43 @@ struct gemm {
     void (*tile_half)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
 };
 
+/* A row of x as whole numbers of 8 bits in blocks of 32: x[i] = scale[i / 32] * q[i], scale = the block's largest |x| /
+ * 127, q rounded to nearest, ties to even. cols is a multiple of 32. In memory: q, then scale, then sum. */
+struct x8 {
+    const int8_t *q;      /* [cols] */
+    const float *scale;   /* [cols / 32] */
+    const int32_t *sum;   /* [cols / 16] of q over each half block */
+};
+
+enum { X8_BLOCK = 32, GEMV_MAX_N = 8 };
+
+static inline size_t x8_bytes(int cols)
+{
+    return (size_t)cols + (size_t)(cols / X8_BLOCK) * (sizeof(float) + 2 * sizeof(int32_t));
+}
+
+static inline struct x8 x8_at(const void *row, int cols)
+{
+    const int8_t *q = row;
+    const float *scale = (const void *)(q + cols);
+    return (struct x8){q, scale, (const void *)(scale + cols / X8_BLOCK)};
+}
+
 struct kernels {
     enum isa isa;
-    /* the product used for weights of each type: float32 panels, or bf16 panels where the multiply takes bf16 */
+    /* the product used for weights of each type: float32 panels, bf16 panels where the multiply takes bf16, 8-bit
+     * panels for quantized weights. That of TENSOR_F32 takes every type, and rounds nothing. */
     const struct gemm *gemm[TENSOR_TYPES];
-    /* out[rows] = w [rows][cols] x: rows lie row_bytes apart; x float32, products float32 */
-    void (*gemv[TENSOR_TYPES])(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x);
-    /* out[cols] += sum over rows of p[row] * v[row][cols] */
+    /* The bf16 product where there is one, for attention; else that of TENSOR_F32. */
+    const struct gemm *gemm_attention;
+    /* out[i][rows] = w [rows][cols] x[i] for n <= GEMV_MAX_N rows of x, x_stride bytes apart: float32, or what
+     * quantize_x makes where the type has one. Rows of w lie row_bytes apart, those of out out_stride floats. Each
+     * result is the same whatever n and rows are. */
+    void (*gemv[TENSOR_TYPES])(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,
+                               const void *x, size_t x_stride, int n);
+    /* Rounds a row of x [cols] to 8 bits for gemv, into x8_bytes(cols) bytes (struct x8). NULL: gemv takes floats. */
+    void (*quantize_x[TENSOR_TYPES])(void *out, const float *x, int cols);
+    /* out[cols] += sum over rows of p[row] * v[row][cols]; floats only */
     void (*weighted_rows[TENSOR_TYPES])(float *out, const float *p, const void *v, size_t row_bytes, int rows,
                                         int cols);
     /* out = x * weight / sqrt(mean(x^2) + eps); weight holds Gemma's 1 + w. out may be x. */
@@ -64,13 +104,13 @@ struct kernels {
     void (*rope)(float *x, const float *cosine, const float *sine, int n);
     /* between float32 and a row of each type */
     void (*to_float[TENSOR_TYPES])(float *out, const void *in, int n);
-    void (*from_float[TENSOR_TYPES])(void *out, const float *in, int n);
+    void (*from_float[TENSOR_TYPES])(void *out, const float *in, int n); /* floats only */
 };
 
-/* The widest instruction set that this processor and operating system offer. */
-enum isa kernels_detect(void);
-const char *isa_name(enum isa isa); /* "none", "avx2", "avx512", "avx512bf16" */
-/* "none", "avx2", ... to the set; NULL: the widest; -1: no such name. "amx", which no build has yet, is the widest. */
+/* Whether this processor and operating system offer the set. */
+bool isa_present(enum isa isa);
+const char *isa_name(enum isa isa); /* "none", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx" */
+/* A name to its set; NULL: the widest; -1: no such name. */
 int isa_parse(const char *name);
 /* Fills the table with the best that `highest` and the processor allow. */
 void kernels_init(struct kernels *k, enum isa highest);

@@ -1,4 +1,5 @@
-/* Linear maps: matrix times matrix over packed panels, matrix times vector in one pass over the weights. */
+/* Linear maps: matrix times matrix over packed panels; a few rows by matrix times vector, in one pass over the weights,
+ * each as if it were alone. */
 #include "kernels/compute.h"
 
 enum {
@@ -21,7 +22,7 @@ static int min_int(int a, int b)
 
 static size_t x_panel_bytes(const struct gemm *g, int cols)
 {
-    return (size_t)g->mr * round_up((size_t)cols, (size_t)g->k_step) * g->element;
+    return round_up((size_t)cols, (size_t)g->k_step) / (size_t)g->k_step * g->x_group;
 }
 
 static uint8_t *align(void *p)
@@ -29,28 +30,37 @@ static uint8_t *align(void *p)
     return (uint8_t *)p + (KERNELS_ALIGN - (uintptr_t)p % KERNELS_ALIGN) % KERNELS_ALIGN;
 }
 
-/* The product that a map asks for. That of float32 weights packs every type to float32. */
+/* The product that a map asks for. That of float32 rounds nothing. */
 static const struct gemm *product_of(const struct compute *c, const struct linear *map)
 {
-    return c->k.gemm[map->exact ? TENSOR_F32 : map->w->type];
+    const struct gemm *own = c->k.gemm[map->w->type];
+    return map->exact && own->rounding == ROUND_BF16 ? c->k.gemm[TENSOR_F32] : own;
+}
+
+/* What a row of x takes that is rounded for gemv, aligned for the next one. */
+static size_t row_bytes_8(int cols)
+{
+    return round_up(x8_bytes(cols), KERNELS_ALIGN);
 }
 
 size_t compute_packed_size(const struct compute *c, int rows, int cols)
 {
-    size_t most = 0;
-    for (int type = 0; rows > 1 && type < TENSOR_TYPES; type++) {
+    size_t most = (size_t)min_int(rows, GEMV_MAX_N) * row_bytes_8(cols);
+    for (int type = 0; rows > GEMV_MAX_N && type < TENSOR_TYPES; type++) {
         const struct gemm *g = c->k.gemm[type];
-        const size_t bytes = (size_t)((rows + g->mr - 1) / g->mr) * x_panel_bytes(g, cols) + KERNELS_ALIGN;
+        const size_t bytes = (size_t)((rows + g->mr - 1) / g->mr) * round_up(x_panel_bytes(g, cols), KERNELS_ALIGN);
         most = bytes > most ? bytes : most;
     }
-    return most;
+    return most + KERNELS_ALIGN;
 }
 
-/* ---- one row ---- */
+/* ---- few rows: matrix times vector ---- */
 
 struct vector_job {
     const struct compute *c;
     const float *x;
+    const uint8_t *x8; /* the same rounded, where a map's weights ask for it */
+    int rows, cols;
     const struct linear *maps;
 };
 
@@ -69,24 +79,40 @@ static int vector_tasks(const struct linear *map)
 static void vector_task(void *arg, int task, int thread)
 {
     const struct vector_job *job = arg;
+    const struct kernels *k = &job->c->k;
     const struct linear *map = job->maps;
     (void)thread;
     while (task >= vector_tasks(map))
         task -= vector_tasks(map++);
 
     const int first = task * vector_rows(map), rows = min_int(vector_rows(map), map->w->rows - first);
-    job->c->k.gemv[map->w->type](map->out + first, tensor_row(map->w, first), tensor_row_bytes(map->w), rows,
-                                 map->w->cols, job->x);
-    if (map->bias)
-        job->c->k.add(map->out + first, map->bias + first, rows);
+    const bool rounded = k->quantize_x[map->w->type] != NULL;
+    const void *x = rounded ? (const void *)job->x8 : job->x;
+    const size_t x_stride = rounded ? row_bytes_8(job->cols) : (size_t)job->cols * sizeof(float);
+    float *out = map->out + first;
+    k->gemv[map->w->type](out, (size_t)map->w->rows, tensor_row(map->w, first), tensor_row_bytes(map->w), rows,
+                          map->w->cols, x, x_stride, job->rows);
+    for (int i = 0; map->bias && i < job->rows; i++)
+        k->add(out + (size_t)i * (size_t)map->w->rows, map->bias + first, rows);
 }
 
-static void linear_vector(const struct compute *c, const float *x, const struct linear *maps, int n)
+static void linear_vector(const struct compute *c, const float *x, int rows, const struct linear *maps, int n,
+                          void *packed)
 {
-    struct vector_job job = {.c = c, .x = x, .maps = maps};
+    const int cols = maps->w->cols;
+    uint8_t *x8 = align(packed);
+    struct vector_job job = {.c = c, .x = x, .x8 = x8, .rows = rows, .cols = cols, .maps = maps};
     int tasks = 0;
-    for (int i = 0; i < n; i++)
+    bool rounded = false;
+    for (int i = 0; i < n; i++) {
         tasks += vector_tasks(&maps[i]);
+        if (c->k.quantize_x[maps[i].w->type] && !rounded) {
+            for (int r = 0; r < rows; r++)
+                c->k.quantize_x[maps[i].w->type](x8 + (size_t)r * row_bytes_8(cols), x + (size_t)r * (size_t)cols,
+                                                 cols);
+            rounded = true;
+        }
+    }
     pool_run(c->pool, vector_task, &job, tasks);
 }
 
@@ -135,6 +161,13 @@ static int matrix_all_tasks(const struct matrix_job *job)
     return tasks;
 }
 
+/* Columns of k at a time: about K_BYTES of a row of w. */
+static int k_block_of(const struct gemm *g)
+{
+    const size_t column = g->w_group / (size_t)(g->nr * g->k_step) ? g->w_group / (size_t)(g->nr * g->k_step) : 1;
+    return (int)(K_BYTES / column) / GEMM_K_PARTS * GEMM_K_PARTS;
+}
+
 /* c = or += one tile of which only rows x cols exist. */
 static void edge_tile(const struct gemm *g, float *c, size_t c_stride, const void *x, const void *w, int k,
                       bool accumulate, int rows, int cols)
@@ -153,8 +186,8 @@ static void multiply_panel(const struct matrix_job *job, const struct linear *ma
                            int first, int cols, int k0, int k)
 {
     const struct gemm *g = job->g;
-    const size_t stride = (size_t)map->w->rows, w_panel_bytes = (size_t)g->nr * (size_t)k * g->element;
-    const uint8_t *x = job->packed + (size_t)panel * job->panel_bytes + (size_t)g->mr * (size_t)k0 * g->element;
+    const size_t stride = (size_t)map->w->rows, w_panel_bytes = (size_t)(k / g->k_step) * g->w_group;
+    const uint8_t *x = job->packed + (size_t)panel * job->panel_bytes + (size_t)(k0 / g->k_step) * g->x_group;
     const int rows = min_int(g->mr, job->rows - panel * g->mr);
     float *out = map->out + (size_t)panel * (size_t)g->mr * stride + (size_t)first;
 
@@ -181,15 +214,16 @@ static void matrix_task(void *arg, int task, int thread)
     const int cols = min_int(job->block_cols, map->w->rows - first);
     const int first_panel = task % matrix_row_blocks(job) * job->block_panels;
     const int last_panel = min_int(first_panel + job->block_panels, job->panels);
-    const int k_block = K_BYTES / (int)g->element;
-    const size_t row_bytes = tensor_row_bytes(map->w), element = tensor_element_size(map->w->type);
+    const int k_block = k_block_of(g);
+    const size_t row_bytes = tensor_row_bytes(map->w);
 
     for (int k0 = 0; k0 < job->cols; k0 += k_block) {
         const int k = min_int(k_block, job->cols - k0), k_padded = (int)round_up((size_t)k, (size_t)g->k_step);
         uint8_t *packed = job->c->scratch[thread];
-        for (int j = 0; j < cols; j += g->nr, packed += (size_t)g->nr * (size_t)k_padded * g->element)
-            g->pack_w[map->w->type](packed, (const uint8_t *)tensor_row(map->w, first + j) + (size_t)k0 * element,
-                                    row_bytes, min_int(g->nr, cols - j), k);
+        for (int j = 0; j < cols; j += g->nr, packed += (size_t)(k_padded / g->k_step) * g->w_group)
+            g->pack_w[map->w->type](
+                packed, (const uint8_t *)tensor_row(map->w, first + j) + tensor_bytes(map->w->type, (size_t)k0),
+                row_bytes, min_int(g->nr, cols - j), k);
         for (int panel = first_panel; panel < last_panel; panel++)
             multiply_panel(job, map, panel, job->c->scratch[thread], first, cols, k0, k_padded);
     }
@@ -202,8 +236,9 @@ static void plan_blocks(struct matrix_job *job)
 {
     const struct gemm *g = job->g;
     const int wanted = TASKS_PER_THREAD * pool_threads(job->c->pool);
+    const size_t w_panel_bytes = (size_t)(k_block_of(g) / g->k_step) * g->w_group;
     job->block_panels = job->panels;
-    job->block_cols = (int)(job->c->l2_bytes / 2 / K_BYTES) / g->nr * g->nr;
+    job->block_cols = (int)(job->c->l2_bytes / 2 / w_panel_bytes) * g->nr;
     while (matrix_all_tasks(job) < wanted && job->block_panels > FEW_PANELS)
         job->block_panels = (job->block_panels + 1) / 2;
     while (matrix_all_tasks(job) < wanted && job->block_cols > 2 * g->nr)
@@ -223,7 +258,7 @@ static void linear_matrix(const struct compute *c, const struct gemm *g, const f
                              .rows = rows,
                              .cols = cols,
                              .panels = (rows + g->mr - 1) / g->mr,
-                             .panel_bytes = x_panel_bytes(g, cols)};
+                             .panel_bytes = round_up(x_panel_bytes(g, cols), KERNELS_ALIGN)};
     plan_blocks(&job);
     pool_run(c->pool, pack_task, &job, (job.panels + PACK_PANELS - 1) / PACK_PANELS);
     pool_run(c->pool, matrix_task, &job, matrix_all_tasks(&job));
@@ -231,8 +266,8 @@ static void linear_matrix(const struct compute *c, const struct gemm *g, const f
 
 void compute_linear(const struct compute *c, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
-    if (rows == 1) {
-        linear_vector(c, x, maps, n);
+    if (rows <= GEMV_MAX_N) {
+        linear_vector(c, x, rows, maps, n, packed);
         return;
     }
     for (int i = 0; i < n; i++) { /* once for each kind of product among the maps */

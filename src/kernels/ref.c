@@ -4,36 +4,11 @@
 #include "kernels/kernels.h"
 
 #include "base/half.h"
+#include "kernels/ref.h"
 
 #include <math.h>
 
 enum { MR = 4, NR = 8, CHUNK = 256, SUMS = 16 };
-
-typedef void to_float_fn(float *out, const void *in, int n);
-
-static void to_float_f32(float *out, const void *in, int n)
-{
-    memcpy(out, in, (size_t)n * sizeof *out);
-}
-
-static uint16_t load_u16(const void *in, int i)
-{
-    uint16_t bits; /* weights may lie at any address */
-    memcpy(&bits, (const uint8_t *)in + (size_t)i * sizeof bits, sizeof bits);
-    return bits;
-}
-
-static void to_float_f16(float *out, const void *in, int n)
-{
-    for (int i = 0; i < n; i++)
-        out[i] = f16_to_float(load_u16(in, i));
-}
-
-static void to_float_bf16(float *out, const void *in, int n)
-{
-    for (int i = 0; i < n; i++)
-        out[i] = bf16_to_float(load_u16(in, i));
-}
 
 static void from_float_f32(void *out, const float *in, int n)
 {
@@ -67,57 +42,66 @@ static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
             out[(size_t)i * MR + (size_t)r] = x[(size_t)r * stride + (size_t)i];
 }
 
-static void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, to_float_fn *to_float, size_t element)
+/* Any type: its values as float32, a part of a row at a time. */
+static void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, enum tensor_type type)
 {
     float *out = panel, buffer[CHUNK];
+    to_float_fn *const to_float = ref_to_float[type];
     memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
     for (int r = 0; r < rows; r++) {
         const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
         for (int start = 0; start < k; start += CHUNK) {
             const int n = k - start < CHUNK ? k - start : CHUNK;
-            to_float(buffer, row + (size_t)start * element, n);
+            to_float(buffer, row + tensor_bytes(type, (size_t)start), n);
             for (int i = 0; i < n; i++)
                 out[(size_t)(start + i) * NR + (size_t)r] = buffer[i];
         }
     }
 }
 
-static void pack_w_f32(void *panel, const void *w, size_t row_bytes, int rows, int k)
-{
-    pack_w(panel, w, row_bytes, rows, k, to_float_f32, 4);
-}
+/* What a function of the table does for each type. */
+#define EACH_TYPE(X)                                                                                                   \
+    X(f32, TENSOR_F32)                                                                                                 \
+    X(f16, TENSOR_F16)                                                                                                 \
+    X(bf16, TENSOR_BF16)                                                                                               \
+    X(q8_0, TENSOR_Q8_0)                                                                                               \
+    X(q4_0, TENSOR_Q4_0)                                                                                               \
+    X(q4_1, TENSOR_Q4_1)                                                                                               \
+    X(q5_0, TENSOR_Q5_0)                                                                                               \
+    X(q5_1, TENSOR_Q5_1)                                                                                               \
+    X(q4_k, TENSOR_Q4_K)                                                                                               \
+    X(q5_k, TENSOR_Q5_K)                                                                                               \
+    X(q6_k, TENSOR_Q6_K)
 
-static void pack_w_f16(void *panel, const void *w, size_t row_bytes, int rows, int k)
-{
-    pack_w(panel, w, row_bytes, rows, k, to_float_f16, 2);
-}
+#define PACK_W(name, type)                                                                                             \
+    static void pack_w_##name(void *panel, const void *w, size_t row_bytes, int rows, int k)                           \
+    {                                                                                                                  \
+        pack_w(panel, w, row_bytes, rows, k, type);                                                                    \
+    }
+EACH_TYPE(PACK_W)
+#define PACK_W_ENTRY(name, type) [type] = pack_w_##name,
 
-static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, int k)
-{
-    pack_w(panel, w, row_bytes, rows, k, to_float_bf16, 2);
-}
-
-static void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols, to_float_fn *to_float)
+static void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols, enum tensor_type type)
 {
     float *out = panel;
     memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
     for (int i = 0; i < k; i++)
-        to_float(out + (size_t)i * NR, (const uint8_t *)w + (size_t)i * row_bytes, cols);
+        ref_to_float[type](out + (size_t)i * NR, (const uint8_t *)w + (size_t)i * row_bytes, cols);
 }
 
 static void pack_w_transposed_f32(void *panel, const void *w, size_t row_bytes, int k, int cols)
 {
-    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_f32);
+    pack_w_transposed(panel, w, row_bytes, k, cols, TENSOR_F32);
 }
 
 static void pack_w_transposed_f16(void *panel, const void *w, size_t row_bytes, int k, int cols)
 {
-    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_f16);
+    pack_w_transposed(panel, w, row_bytes, k, cols, TENSOR_F16);
 }
 
 static void pack_w_transposed_bf16(void *panel, const void *w, size_t row_bytes, int k, int cols)
 {
-    pack_w_transposed(panel, w, row_bytes, k, cols, to_float_bf16);
+    pack_w_transposed(panel, w, row_bytes, k, cols, TENSOR_BF16);
 }
 
 static inline void tile_cols(float *c, size_t c_stride, const float *x, const float *w, int k, bool accumulate,
@@ -147,9 +131,11 @@ static const struct gemm gemm_float = {
     .mr = MR,
     .nr = NR,
     .k_step = 1,
-    .element = sizeof(float),
+    .x_group = MR * sizeof(float),
+    .w_group = NR * sizeof(float),
+    .rounding = ROUND_NOTHING,
     .pack_x = pack_x,
-    .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
+    .pack_w = {EACH_TYPE(PACK_W_ENTRY)},
     .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
                           [TENSOR_F16] = pack_w_transposed_f16,
                           [TENSOR_BF16] = pack_w_transposed_bf16},
@@ -178,46 +164,43 @@ static float total(const float sums[SUMS])
     return sum;
 }
 
-static void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x, to_float_fn *to_float,
-                 size_t element)
+static void gemv(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols, const void *x,
+                 size_t x_stride, int n, enum tensor_type type)
 {
     float buffer[CHUNK];
+    to_float_fn *const to_float = ref_to_float[type];
     for (int r = 0; r < rows; r++) {
         const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
-        float sums[SUMS] = {0};
+        float sums[GEMV_MAX_N][SUMS] = {{0}};
         for (int start = 0; start < cols; start += CHUNK) {
-            const int n = cols - start < CHUNK ? cols - start : CHUNK;
-            to_float(buffer, row + (size_t)start * element, n);
-            dot_chunk(sums, buffer, x + start, n);
+            const int part = cols - start < CHUNK ? cols - start : CHUNK;
+            to_float(buffer, row + tensor_bytes(type, (size_t)start), part);
+            for (int i = 0; i < n; i++)
+                dot_chunk(sums[i], buffer, (const float *)((const uint8_t *)x + (size_t)i * x_stride) + start, part);
         }
-        out[r] = total(sums);
+        for (int i = 0; i < n; i++)
+            out[(size_t)i * out_stride + (size_t)r] = total(sums[i]);
     }
 }
 
-static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
-{
-    gemv(out, w, row_bytes, rows, cols, x, to_float_f32, 4);
-}
-
-static void gemv_f16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
-{
-    gemv(out, w, row_bytes, rows, cols, x, to_float_f16, 2);
-}
-
-static void gemv_bf16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
-{
-    gemv(out, w, row_bytes, rows, cols, x, to_float_bf16, 2);
-}
+#define GEMV(name, type)                                                                                               \
+    static void gemv_##name(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,        \
+                            const void *x, size_t x_stride, int n)                                                     \
+    {                                                                                                                  \
+        gemv(out, out_stride, w, row_bytes, rows, cols, x, x_stride, n, type);                                         \
+    }
+EACH_TYPE(GEMV)
+#define GEMV_ENTRY(name, type) [type] = gemv_##name,
 
 static void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols,
-                          to_float_fn *to_float, size_t element)
+                          enum tensor_type type)
 {
     float buffer[CHUNK];
     for (int r = 0; r < rows; r++) {
         const uint8_t *row = (const uint8_t *)v + (size_t)r * row_bytes;
         for (int start = 0; start < cols; start += CHUNK) {
             const int n = cols - start < CHUNK ? cols - start : CHUNK;
-            to_float(buffer, row + (size_t)start * element, n);
+            ref_to_float[type](buffer, row + tensor_bytes(type, (size_t)start), n);
             for (int i = 0; i < n; i++)
                 out[start + i] += p[r] * buffer[i];
         }
@@ -226,17 +209,17 @@ static void weighted_rows(float *out, const float *p, const void *v, size_t row_
 
 static void weighted_rows_f32(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
 {
-    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_f32, 4);
+    weighted_rows(out, p, v, row_bytes, rows, cols, TENSOR_F32);
 }
 
 static void weighted_rows_f16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
 {
-    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_f16, 2);
+    weighted_rows(out, p, v, row_bytes, rows, cols, TENSOR_F16);
 }
 
 static void weighted_rows_bf16(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols)
 {
-    weighted_rows(out, p, v, row_bytes, rows, cols, to_float_bf16, 2);
+    weighted_rows(out, p, v, row_bytes, rows, cols, TENSOR_BF16);
 }
 
 /* ---- rows ---- */
@@ -325,8 +308,8 @@ void kernels_init_ref(struct kernels *k)
 {
     *k = (struct kernels){
         .isa = ISA_NONE,
-        .gemm = {&gemm_float, &gemm_float, &gemm_float},
-        .gemv = {[TENSOR_F32] = gemv_f32, [TENSOR_F16] = gemv_f16, [TENSOR_BF16] = gemv_bf16},
+        .gemm_attention = &gemm_float,
+        .gemv = {EACH_TYPE(GEMV_ENTRY)},
         .weighted_rows =
             {[TENSOR_F32] = weighted_rows_f32, [TENSOR_F16] = weighted_rows_f16, [TENSOR_BF16] = weighted_rows_bf16},
         .rms_norm = rms_norm,
@@ -338,7 +321,10 @@ void kernels_init_ref(struct kernels *k)
         .exp_sum = exp_sum,
         .max = max,
         .rope = rope,
-        .to_float = {[TENSOR_F32] = to_float_f32, [TENSOR_F16] = to_float_f16, [TENSOR_BF16] = to_float_bf16},
         .from_float = {[TENSOR_F32] = from_float_f32, [TENSOR_F16] = from_float_f16, [TENSOR_BF16] = from_float_bf16},
     };
+    for (int type = 0; type < TENSOR_TYPES; type++) {
+        k->gemm[type] = &gemm_float;
+        k->to_float[type] = ref_to_float[type];
+    }
 }

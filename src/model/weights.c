@@ -316,7 +316,7 @@ static void load_projector(struct loader *l, struct tensor *out, int vision_hidd
         l->rc = error_no_memory(l->index->err, "the image projector", t->size);
         return;
     }
-    if (tensor_element_size(type) == 2)
+    if (tensor_bytes(type, 1) == 2)
         transpose(l->out->projector, t->data, (size_t)vision_hidden, (size_t)text_hidden, 2);
     else
         transpose(l->out->projector, t->data, (size_t)vision_hidden, (size_t)text_hidden, 4);

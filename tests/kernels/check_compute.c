@@ -1,13 +1,11 @@
 /* Whole operations against naive loops in double precision, and bit for bit the same on one, two and three threads. */
 #include "harness.h"
 
-#include "base/half.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_THREADS = 3, MAPS = 3 };
+enum { MOST_THREADS = 3, MAPS = 3, MOST_INPUTS = 2048 };
 
 /* Runs `operation` with 1, 2 and 3 threads into out [n] and checks that all agree. */
 struct operation {
@@ -56,18 +54,28 @@ static void run_linear(const struct compute *c, void *arg)
     compute_linear(c, l->x, l->rows, l->maps, l->n, packed);
 }
 
-/* bf16 products round x, and weights of other types are multiplied in float32. */
+/* How the product of a map rounds x. */
+static enum rounding rounding_of(const struct kernels *k, const struct linear_case *l, const struct linear *m)
+{
+    if (l->rows <= GEMV_MAX_N)
+        return k->quantize_x[m->w->type] ? ROUND_X8 : ROUND_NOTHING;
+    const enum rounding rounding = k->gemm[m->w->type]->rounding;
+    return m->exact && rounding == ROUND_BF16 ? ROUND_NOTHING : rounding;
+}
+
 static bool check_map(const struct kernels *k, const struct linear_case *l, int map)
 {
     const struct linear *m = &l->maps[map];
-    const bool rounded = l->rows > 1 && !m->exact && k->gemm[m->w->type]->element == 2;
-    for (int r = 0; r < l->rows; r++)
+    const enum rounding rounding = rounding_of(k, l, m);
+    float x[MOST_INPUTS], *w = l->values[map];
+    for (int j = 0; rounding == ROUND_BF16 && j < m->w->rows; j++)
+        as_rounded(rounding, w + j * l->cols, w + j * l->cols, l->cols);
+    for (int r = 0; r < l->rows; r++) {
+        as_rounded(rounding, x, l->x + r * l->cols, l->cols);
         for (int j = 0; j < m->w->rows; j++) {
             double sum = m->bias ? (double)m->bias[j] : 0, absolute = fabs(sum);
             for (int i = 0; i < l->cols; i++) {
-                const float x = l->x[r * l->cols + i];
-                const double product =
-                    (double)(rounded ? bf16_to_float(bf16_from_float(x)) : x) * (double)l->values[map][j * l->cols + i];
+                const double product = (double)x[i] * (double)w[j * l->cols + i];
                 sum += product;
                 absolute += fabs(product);
             }
@@ -75,12 +83,15 @@ static bool check_map(const struct kernels *k, const struct linear_case *l, int 
                       SUM_BOUND(l->cols) * absolute))
                 return fail("map %d of %d, %d rows, %d to %d", map, l->n, l->rows, l->cols, m->w->rows);
         }
+    }
     return true;
 }
 
 /* A group of three maps: of the given type, of another, of the given type without bias and in float32. */
-static bool check_linear_size(const struct kernels *k, enum tensor_type type, int rows, int cols, int outputs)
+static bool check_linear_size(const struct kernels *k, enum tensor_type type, int rows, int cols_least, int outputs)
 {
+    const enum tensor_type other = (enum tensor_type)((type + 1) % TENSOR_TYPES);
+    const int cols = whole_blocks(type, whole_blocks(other, cols_least));
     struct linear_case l = {.rows = rows, .cols = cols, .n = MAPS};
     const int n_out[MAPS] = {outputs, outputs / 2 + 1, 5};
     float *x = float_buffer((size_t)(rows * cols)),
@@ -89,7 +100,7 @@ static bool check_linear_size(const struct kernels *k, enum tensor_type type, in
     random_fill(x, (size_t)(rows * cols));
     l.x = x;
     for (int i = 0; i < MAPS; i++) {
-        const enum tensor_type of = i == 1 ? (enum tensor_type)((type + 1) % TENSOR_TYPES) : type;
+        const enum tensor_type of = i == 1 ? other : type;
         float *bias = float_buffer((size_t)n_out[i]);
         random_fill(bias, (size_t)n_out[i]);
         l.values[i] = float_buffer((size_t)(n_out[i] * cols));
@@ -218,7 +229,7 @@ static bool check_shape(const struct kernels *k, enum tensor_type type, const st
 
     const struct operation op = {run_attention, &a, out, n_q};
     bool ok = same_on_all_threads(k, &op);
-    const double u = s->rows > 1 && !exact && k->gemm[TENSOR_BF16]->element == 2 ? 0x1p-9 : 4 * EPS;
+    const double u = s->rows > GEMV_MAX_N && !exact && k->gemm_attention->rounding == ROUND_BF16 ? 0x1p-9 : 4 * EPS;
     for (int r = 0; ok && r < s->rows; r++)
         for (int h = 0; ok && h < s->heads; h++)
             ok = check_row(&a, keys, values, u, r, h);
@@ -362,6 +373,11 @@ const struct check compute_checks[] = {
     {"compute_linear of f32", check_linear, TENSOR_F32},
     {"compute_linear of f16", check_linear, TENSOR_F16},
     {"compute_linear of bf16", check_linear, TENSOR_BF16},
+    {"compute_linear of q8_0", check_linear, TENSOR_Q8_0},
+    {"compute_linear of q4_0", check_linear, TENSOR_Q4_0},
+    {"compute_linear of q5_1", check_linear, TENSOR_Q5_1},
+    {"compute_linear of q4_k", check_linear, TENSOR_Q4_K},
+    {"compute_linear of q6_k", check_linear, TENSOR_Q6_K},
     {"compute_attention of f32", check_attention, TENSOR_F32},
     {"compute_attention of f16", check_attention, TENSOR_F16},
     {"compute_attention of bf16", check_attention, TENSOR_BF16},

@@ -1,5 +1,7 @@
 #include "harness.h"
 
+#include "base/half.h"
+
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -112,14 +114,54 @@ void buffers_release(void)
     }
 }
 
+/* Blocks of random bits, every one of them a value, but for the float16 scales, which must be finite. */
+static void random_blocks(uint8_t *out, enum tensor_type type, size_t n_blocks)
+{
+    const size_t bytes = (size_t)tensor_formats[type].bytes, scale = type == TENSOR_Q6_K ? bytes - 2 : 0;
+    const bool two = type == TENSOR_Q4_1 || type == TENSOR_Q5_1 || type == TENSOR_Q4_K || type == TENSOR_Q5_K;
+    for (size_t i = 0; i < n_blocks; i++, out += bytes) {
+        for (size_t j = 0; j < bytes; j++)
+            out[j] = (uint8_t)(random_int(0, 7) ? random_bits() : random_int(0, 1) ? 0x80 : 0xff);
+        for (size_t j = 0; j < (two ? 2 : 1); j++) {
+            const uint16_t bits = f16_from_float(random_float() * (random_int(0, 7) ? 1.0f : 0.0001f));
+            memcpy(out + scale + 2 * j, &bits, sizeof bits);
+        }
+    }
+}
+
 void *random_matrix(enum tensor_type type, int rows, int cols, bool odd, float *values)
 {
     const size_t n = (size_t)rows * (size_t)cols;
     struct kernels ref;
     kernels_init_ref(&ref);
-    void *w = buffer(n * tensor_element_size(type), odd ? 1 : 0);
-    random_fill(values, n);
-    ref.from_float[type](w, values, (int)n);
+    void *w = buffer(tensor_bytes(type, n), odd ? 1 : 0);
+    if (tensor_is_float(type)) {
+        random_fill(values, n);
+        ref.from_float[type](w, values, (int)n);
+    } else {
+        random_blocks(w, type, n / (size_t)tensor_formats[type].block);
+    }
     ref.to_float[type](values, w, (int)n);
     return w;
+}
+
+int whole_blocks(enum tensor_type type, int n)
+{
+    const int block = tensor_formats[type].block;
+    return (n + block - 1) / block * block;
+}
+
+void as_rounded(enum rounding rounding, float *out, const float *x, int n)
+{
+    for (int start = 0; start < n; start += X8_BLOCK) {
+        const int part = n - start < X8_BLOCK ? n - start : X8_BLOCK;
+        float most = 0;
+        for (int i = start; i < start + part; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+        for (int i = start; i < start + part; i++)
+            out[i] = rounding == ROUND_BF16 ? bf16_to_float(bf16_from_float(x[i]))
+                     : rounding == ROUND_X8 ? scale * nearbyintf(x[i] * inverse)
+                                            : x[i];
+    }
 }

@@ -41,8 +41,12 @@ float *float_buffer(size_t n);
 bool buffers_intact(void);
 void buffers_release(void);
 
-/* A random matrix of a type in a buffer, at an odd address when `odd`; `values` gets what it holds. */
+/* A random matrix of a type in a buffer, at an odd address when `odd`; `values` gets what it holds. cols is a number of
+ * whole blocks of the type. */
 void *random_matrix(enum tensor_type type, int rows, int cols, bool odd, float *values);
+int whole_blocks(enum tensor_type type, int n); /* n rounded up to whole blocks */
+/* x as a product that rounds it sees it. */
+void as_rounded(enum rounding rounding, float *out, const float *x, int n);
 
 /* Within bound of expected, or both NaN; says what and where otherwise. */
 bool near(const char *what, int at, double got, double expected, double bound);

@@ -215,7 +215,7 @@ static void write_checkpoint(const struct folder *folder, const struct naming *n
 
 static float element(const struct tensor *t, int row, int col)
 {
-    const uint8_t *at = (const uint8_t *)tensor_row(t, row) + (size_t)col * tensor_element_size(t->type);
+    const uint8_t *at = (const uint8_t *)tensor_row(t, row) + (size_t)col * tensor_bytes(t->type, 1);
     float value;
     uint16_t half;
     memcpy(&value, at, t->type == TENSOR_F32 ? 4 : 0);

@@ -171,7 +171,9 @@ static const struct gemm gemm_bf16 = {
     .mr = TILE_ROWS,
     .nr = TILE_COLS,
     .k_step = PAIR,
-    .element = sizeof(uint16_t),
+    .x_group = TILE_ROWS * PAIR * sizeof(uint16_t),
+    .w_group = TILE_COLS * PAIR * sizeof(uint16_t),
+    .rounding = ROUND_BF16,
     .pack_x = pack_x,
     .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
     .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
@@ -183,5 +185,5 @@ static const struct gemm gemm_bf16 = {
 
 void kernels_init_avx512_bf16(struct kernels *k)
 {
-    k->gemm[TENSOR_BF16] = &gemm_bf16;
+    k->gemm[TENSOR_BF16] = k->gemm_attention = &gemm_bf16;
 }

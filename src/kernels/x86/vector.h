@@ -174,7 +174,9 @@ static const struct gemm gemm_float = {
     .mr = TILE_ROWS,
     .nr = TILE_COLS,
     .k_step = 1,
-    .element = sizeof(float),
+    .x_group = TILE_ROWS * sizeof(float),
+    .w_group = TILE_COLS * sizeof(float),
+    .rounding = ROUND_NOTHING,
     .pack_x = pack_x,
     .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
     .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
@@ -223,36 +225,44 @@ static ALWAYS_INLINE void dot_rows(float *out, const uint8_t *w, size_t row_byte
 }
 
 /* Four rows at a time, a quarter of the matrix apart: each is a stream that runs through memory in order, which the
- * processor's own prefetching follows, and four of them keep more of the memory busy than one. */
-static ALWAYS_INLINE void gemv(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x,
-                               const struct format *f)
+ * processor's own prefetching follows, and four of them keep more of the memory busy than one. Further rows of x find
+ * them in the first-level cache. */
+static ALWAYS_INLINE void gemv(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,
+                               const void *x, size_t x_stride, int n, const struct format *f)
 {
     const uint8_t *row = w;
     const int quarter = rows / DOT_ROWS;
-    for (int r = 0; r < quarter; r++, row += row_bytes) {
-        float sums[DOT_ROWS];
-        dot_rows(sums, row, (size_t)quarter * row_bytes, DOT_ROWS, cols, x, f);
-        for (int i = 0; i < DOT_ROWS; i++)
-            out[r + i * quarter] = sums[i];
-    }
+    for (int r = 0; r < quarter; r++, row += row_bytes)
+        for (int i = 0; i < n; i++) {
+            float sums[DOT_ROWS], *to = out + (size_t)i * out_stride + (size_t)r;
+            dot_rows(sums, row, (size_t)quarter * row_bytes, DOT_ROWS, cols,
+                     (const void *)((const uint8_t *)x + (size_t)i * x_stride), f);
+            for (int j = 0; j < DOT_ROWS; j++)
+                to[j * quarter] = sums[j];
+        }
     row = (const uint8_t *)w + (size_t)(DOT_ROWS * quarter) * row_bytes;
     for (int r = DOT_ROWS * quarter; r < rows; r++, row += row_bytes)
-        dot_rows(out + r, row, row_bytes, 1, cols, x, f);
+        for (int i = 0; i < n; i++)
+            dot_rows(out + (size_t)i * out_stride + (size_t)r, row, row_bytes, 1, cols,
+                     (const void *)((const uint8_t *)x + (size_t)i * x_stride), f);
 }
 
-static void gemv_f32(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+static void gemv_f32(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols, const void *x,
+                     size_t x_stride, int n)
 {
-    gemv(out, w, row_bytes, rows, cols, x, &format_f32);
+    gemv(out, out_stride, w, row_bytes, rows, cols, x, x_stride, n, &format_f32);
 }
 
-static void gemv_f16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+static void gemv_f16(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols, const void *x,
+                     size_t x_stride, int n)
 {
-    gemv(out, w, row_bytes, rows, cols, x, &format_f16);
+    gemv(out, out_stride, w, row_bytes, rows, cols, x, x_stride, n, &format_f16);
 }
 
-static void gemv_bf16(float *out, const void *w, size_t row_bytes, int rows, int cols, const float *x)
+static void gemv_bf16(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols, const void *x,
+                      size_t x_stride, int n)
 {
-    gemv(out, w, row_bytes, rows, cols, x, &format_bf16);
+    gemv(out, out_stride, w, row_bytes, rows, cols, x, x_stride, n, &format_bf16);
 }
 
 static ALWAYS_INLINE void weighted_rows(float *out, const float *p, const void *v, size_t row_bytes, int rows, int cols,
@@ -466,8 +476,7 @@ static void from_float_bf16(void *out, const float *in, int n)
 
 static void kernels_override(struct kernels *k)
 {
-    for (int type = 0; type < TENSOR_TYPES; type++)
-        k->gemm[type] = &gemm_float;
+    k->gemm[TENSOR_F32] = k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_attention = &gemm_float;
     k->gemv[TENSOR_F32] = gemv_f32;
     k->gemv[TENSOR_F16] = gemv_f16;
     k->gemv[TENSOR_BF16] = gemv_bf16;
