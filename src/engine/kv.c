@@ -44,11 +44,18 @@ void kv_close(struct kv_cache *kv, struct backend *be)
     *kv = (struct kv_cache){0};
 }
 
-bool kv_can_rewind(const struct kv_cache *kv, int held, int keep)
+void kv_note_stored(struct kv_cache *kv, int first, int rows)
+{
+    if (first == 0)
+        kv->written = 0;
+    kv->written = kv->written > first + rows ? kv->written : first + rows;
+}
+
+bool kv_can_rewind(const struct kv_cache *kv, int keep)
 {
     for (int l = 0; l < kv->n_layers; l++) {
-        const int capacity = kv->layers[l].capacity;
-        if (held > capacity && keep - (kv->window - 1) < held - capacity)
+        const int lost = kv->written - kv->layers[l].capacity;
+        if (lost > 0 && keep - (kv->window - 1) < lost)
             return false;
     }
     return true;

@@ -12,14 +12,17 @@ struct kv_cache {
     int context;             /* positions that a global layer keeps */
     int chunk;               /* most rows stored at once */
     int window;              /* of sliding layers */
+    int written;             /* positions ever stored since the cache was empty: what the rings have overwritten */
 };
 
 WARD_CHECKED int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context,
                          int chunk, struct ward_error *err);
 void kv_close(struct kv_cache *kv, struct backend *be);
 
-/* Whether a cache that holds positions 0..held-1 can go back to hold only 0..keep-1: the rings must still have the
- * window before `keep`. */
-bool kv_can_rewind(const struct kv_cache *kv, int held, int keep);
+/* Positions first .. first + rows - 1 are about to be stored. */
+void kv_note_stored(struct kv_cache *kv, int first, int rows);
+/* Whether the cache can go back to hold only positions 0..keep-1: the rings must still have the window before `keep`.
+ * What was stored beyond has overwritten them, also when the cache has gone back since. */
+bool kv_can_rewind(const struct kv_cache *kv, int keep);
 
 #endif

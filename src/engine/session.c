@@ -106,7 +106,7 @@ static int reusable(const struct ward_session *s, const struct prompt *p)
             keep++;
         }
     }
-    return keep <= s->n_held && kv_can_rewind(&s->kv, s->n_held, keep) ? keep : 0;
+    return keep <= s->n_held && kv_can_rewind(&s->kv, keep) ? keep : 0;
 }
 
 static void forget_after(struct ward_session *s, int keep)

@@ -214,6 +214,7 @@ void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *id
                   const struct text_image *images, int n_images, const struct observer *observer)
 {
     const struct text_config *c = t->config;
+    kv_note_stored(kv, first, rows);
     prepare_rotation(t, first, rows);
     prepare_mask(t, first, rows, images, n_images);
     embed(t, ids, first, rows, images, n_images);

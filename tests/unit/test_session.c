@@ -223,6 +223,39 @@ static void rewinding_past_the_ring_starts_over(void **state)
     free(text);
 }
 
+/* Back a little, on a little, back further: what the rings lost on the first way is lost on the third, too. */
+static void rewinding_twice_remembers_what_is_lost(void **state)
+{
+    (void)state;
+    enum { SENTENCES = 120 };
+    ward_model *model = open_model("window", "none", 2);
+    char text[SENTENCES * 32] = "";
+    size_t ends[SENTENCES];
+    for (int i = 0; i < SENTENCES; i++) {
+        sprintf(text + strlen(text), "The lungs are clear. ");
+        ends[i] = strlen(text);
+    }
+    ward_session *session = open_session(model, 0);
+    struct answer kept, fresh;
+    const struct ward_part whole = {.text = text};
+    ask(session, &(struct ward_message){"user", &whole, 1}, 1, &kept);
+    const int all = kept.computed;
+    for (int sentences = SENTENCES; sentences > 4; sentences -= 9) {
+        char shorter[sizeof text];
+        snprintf(shorter, sizeof shorter, "%.*sNo.", (int)ends[sentences - 1], text);
+        const struct ward_part part = {.text = shorter};
+        ask(session, &(struct ward_message){"user", &part, 1}, 1, &kept);
+        ward_session *anew = open_session(model, 0);
+        ask(anew, &(struct ward_message){"user", &part, 1}, 1, &fresh);
+        ward_session_close(&anew);
+        assert_same(&kept, &fresh, 1e-4f);
+        if (sentences > SENTENCES - 20)
+            assert_true(kept.cached > all / 2); /* inside the rings nothing is computed again */
+    }
+    ward_session_close(&session);
+    ward_model_close(&model);
+}
+
 static void threads_do_not_change_results(void **state)
 {
     (void)state;
@@ -396,7 +429,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(second_question_keeps_image), cmocka_unit_test(turns_extend_the_cache),
-        cmocka_unit_test(rewinding_past_the_ring_starts_over), cmocka_unit_test(threads_do_not_change_results),
+        cmocka_unit_test(rewinding_past_the_ring_starts_over),
+        cmocka_unit_test(rewinding_twice_remembers_what_is_lost),
+        cmocka_unit_test(threads_do_not_change_results),
         cmocka_unit_test(context_is_a_limit), cmocka_unit_test(callbacks_can_stop),
         cmocka_unit_test(bad_options_are_refused), cmocka_unit_test(token_loop_allocates_nothing),
     };
