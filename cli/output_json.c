@@ -54,6 +54,7 @@ static void write_timings(struct json_writer *w, const struct ward_result *r, co
     json_write_number(w, "load_ms", facts->load_ms, 3);
     json_write_number(w, "image_ms", facts->decode_ms + r->image_ms, 3);
     json_write_number(w, "vision_ms", r->vision_ms, 3);
+    json_write_integer(w, "cached_images", r->cached_images);
     json_write_integer(w, "prefill_tokens", r->prefill_tokens);
     json_write_number(w, "prefill_ms", r->prefill_ms, 3);
     json_write_integer(w, "decode_tokens", r->decode_tokens);

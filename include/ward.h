@@ -122,6 +122,7 @@ struct ward_message {
 
 struct ward_session_options {
     int context; /* tokens of prompt and answer together; 0: 8192, or the checkpoint's own limit if less */
+    bool encode_always; /* run the encoder on every image, also on one whose features the model still holds */
 };
 /* The session borrows the model, which must outlive it. */
 WARD_API WARD_CHECKED int ward_session_open(ward_session **out, const ward_model *model,
@@ -178,6 +179,7 @@ struct ward_result {
     double vision_ms, prefill_ms, decode_ms, first_token_ms, total_ms;
     int prefill_tokens; /* computed, image tokens counted */
     int decode_tokens;  /* n_ids - 1: the first token comes out of the prefill */
+    int cached_images;  /* whose features the model still held: neither resized nor encoded again */
 };
 
 /* Answers a conversation (the last message is the user's). What the session holds of the same conversation is not

@@ -80,7 +80,7 @@ Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_
                 ("finish", ctypes.c_int), ("cached_tokens", ctypes.c_int), ("image_ms", ctypes.c_double),
                 ("vision_ms", ctypes.c_double), ("prefill_ms", ctypes.c_double), ("decode_ms", ctypes.c_double),
                 ("first_token_ms", ctypes.c_double), ("total_ms", ctypes.c_double), ("prefill_tokens", ctypes.c_int),
-                ("decode_tokens", ctypes.c_int))
+                ("decode_tokens", ctypes.c_int), ("cached_images", ctypes.c_int))
 ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("type", ctypes.c_char_p), ("device", ctypes.c_char_p),
                    ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("vocab_size", ctypes.c_int),
                    ("hidden_size", ctypes.c_int), ("context_limit", ctypes.c_int), ("image_tokens", ctypes.c_int),

@@ -175,6 +175,7 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
     if (!rc) {
         result->prefill_tokens = report.computed_tokens;
         result->cached_tokens = report.cached_tokens;
+        result->cached_images = report.cached_images;
         result->image_ms = report.image_ms;
         result->vision_ms = report.vision_ms;
         result->prefill_ms = report.prefill_ms;

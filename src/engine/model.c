@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of image features: two dozen images of MedGemma 4B. */
+enum { IMAGE_CACHE_BYTES = 64 << 20 };
+
 static int open_backend(struct backend **out, const struct ward_model_options *options, struct ward_error *err)
 {
     const int isa = isa_parse(options->cpu_mask);
@@ -38,6 +41,9 @@ int ward_model_open(ward_model **out, const char *path, const struct ward_model_
         rc = weights_open(&m->weights, m->path, &m->config, err);
     if (!rc)
         rc = open_backend(&m->backend, options ? options : &defaults, err);
+    if (!rc && m->config.image_tokens)
+        rc = image_cache_open(&m->images, IMAGE_CACHE_BYTES,
+                              (size_t)m->config.image_tokens * (size_t)m->config.text.hidden_size * sizeof(float), err);
     if (rc)
         ward_model_close(&m);
     *out = m;
@@ -49,6 +55,7 @@ void ward_model_close(ward_model **model)
     struct ward_model *m = *model;
     if (!m)
         return;
+    image_cache_close(&m->images);
     backend_close(&m->backend);
     weights_close(&m->weights);
     tokenizer_close(&m->tokenizer);

@@ -3,6 +3,7 @@
 #define WARD_ENGINE_MODEL_H
 
 #include "engine/backend.h"
+#include "engine/image_cache.h"
 #include "model/chat.h"
 #include "model/weights.h"
 
@@ -13,6 +14,7 @@ struct ward_model {
     struct tokenizer *tokenizer;
     struct chat_template chat;
     struct backend *backend;
+    struct image_cache *images; /* shared by the sessions; NULL: a text-only checkpoint */
 };
 
 #endif

@@ -40,6 +40,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     if (!s)
         return error_no_memory(err, "the session", sizeof *s);
     s->model = model;
+    s->encode_always = options && options->encode_always;
     s->context = wanted ? wanted : limit < DEFAULT_CONTEXT ? limit : DEFAULT_CONTEXT;
     int chunk = CHUNK > c->image_tokens ? CHUNK : c->image_tokens;
     chunk = chunk < s->context ? chunk : s->context;
@@ -116,7 +117,7 @@ static void forget_after(struct ward_session *s, int keep)
         s->n_held_images--;
 }
 
-static int encode_image(struct ward_session *s, const struct ward_image *image, int index,
+static int run_encoder(struct ward_session *s, const struct ward_image *image, int index,
                         struct prefill_report *report, struct ward_error *err)
 {
     const struct model_config *c = &s->model->config;
@@ -142,6 +143,22 @@ static int encode_image(struct ward_session *s, const struct ward_image *image, 
     vision_rest(&c->vision, &s->model->weights->vision);
     report->image_ms += resized - start;
     report->vision_ms += clock_ms() - resized;
+    return rc;
+}
+
+/* The features of an image, into s->features. An observer wants to see how they come about. */
+static int encode_image(struct ward_session *s, const struct ward_image *image, int index,
+                        struct prefill_report *report, struct ward_error *err)
+{
+    const struct ward_model *m = s->model;
+    const bool cached = !s->encode_always && !s->observer.fn;
+    if (cached && image_cache_get(m->images, image->hash, m->backend, s->features)) {
+        report->cached_images++;
+        return 0;
+    }
+    const int rc = run_encoder(s, image, index, report, err);
+    if (!rc && cached)
+        image_cache_put(m->images, image->hash, m->backend, s->features);
     return rc;
 }
 

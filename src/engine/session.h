@@ -19,6 +19,7 @@ struct ward_session {
     struct text_decoder text;
     struct sampler sampler;
     struct observer observer;
+    bool encode_always;
 
     /* What the cache holds: tokens 0 .. n_held-1, and the images among them. */
     int32_t *held;                  /* [context] */
@@ -35,7 +36,7 @@ struct ward_session {
 };
 
 struct prefill_report {
-    int cached_tokens, computed_tokens;
+    int cached_tokens, computed_tokens, cached_images;
     double image_ms, vision_ms, prefill_ms;
 };
 

@@ -48,7 +48,8 @@ void *realloc(void *old, size_t size)
 struct answer {
     int32_t ids[MAX_TOKENS];
     float logprobs[MAX_TOKENS];
-    int n, cached, computed;
+    int n, cached, computed, cached_images;
+    double vision_ms;
     char text[4096];
 };
 
@@ -105,6 +106,8 @@ static void ask(ward_session *session, const struct ward_message *messages, size
     assert_int_equal(out->n, STEPS);
     out->cached = result.cached_tokens;
     out->computed = result.prefill_tokens;
+    out->cached_images = result.cached_images;
+    out->vision_ms = result.vision_ms;
     assert_int_equal(out->cached + out->computed, result.n_prompt_ids);
     snprintf(out->text, sizeof out->text, "%s", result.text);
     ward_result_clear(&result);
@@ -221,6 +224,47 @@ static void rewinding_past_the_ring_starts_over(void **state)
     ward_session_close(&anew);
     ward_model_close(&model);
     free(text);
+}
+
+/* Another session, or the image at another place: its features are the same, and the encoder does not run. */
+static void features_of_an_image_are_kept(void **state)
+{
+    (void)state;
+    ward_model *model = open_model("flat", NULL, 2);
+    ward_image *film = open_film("square56.png"), *again = open_film("square56.png"), *other = open_film("wide.png");
+    const struct ward_part question[] = {{.image = film}, {.text = "Where is the line?"}};
+    const struct ward_part two[] = {{.image = other}, {.image = again}, {.text = "Which is newer?"}};
+    struct answer fresh, kept;
+    ward_session *session = open_session(model, 0);
+    ask(session, &(struct ward_message){"user", question, 2}, 1, &fresh);
+    assert_int_equal(fresh.cached_images, 0);
+    assert_true(fresh.vision_ms > 0);
+
+    ward_session *second = open_session(model, 0);
+    ask(second, &(struct ward_message){"user", question, 2}, 1, &kept);
+    assert_int_equal(kept.cached, 0);
+    assert_int_equal(kept.cached_images, 1);
+    assert_true(kept.vision_ms == 0);
+    assert_same(&fresh, &kept, 0);
+
+    ward_session_close(&second);
+    second = open_session(model, 0);
+    ask(second, &(struct ward_message){"user", two, 3}, 1, &kept);
+    assert_int_equal(kept.cached_images, 1);
+    ward_session_close(&second);
+    struct ward_error err;
+    const struct ward_session_options always = {.encode_always = true};
+    assert_int_equal(ward_session_open(&second, model, &always, &err), 0);
+    ask(second, &(struct ward_message){"user", two, 3}, 1, &fresh);
+    assert_int_equal(fresh.cached_images, 0);
+    assert_same(&fresh, &kept, 0);
+
+    ward_session_close(&session);
+    ward_session_close(&second);
+    ward_image_close(&film);
+    ward_image_close(&again);
+    ward_image_close(&other);
+    ward_model_close(&model);
 }
 
 /* Back a little, on a little, back further: what the rings lost on the first way is lost on the third, too. */
@@ -430,7 +474,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(second_question_keeps_image), cmocka_unit_test(turns_extend_the_cache),
         cmocka_unit_test(rewinding_past_the_ring_starts_over),
-        cmocka_unit_test(rewinding_twice_remembers_what_is_lost),
+        cmocka_unit_test(rewinding_twice_remembers_what_is_lost), cmocka_unit_test(features_of_an_image_are_kept),
         cmocka_unit_test(threads_do_not_change_results),
         cmocka_unit_test(context_is_a_limit), cmocka_unit_test(callbacks_can_stop),
         cmocka_unit_test(bad_options_are_refused), cmocka_unit_test(token_loop_allocates_nothing),
