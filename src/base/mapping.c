@@ -101,3 +101,9 @@ bool file_exists(const char *path)
 {
     return access(path, F_OK) == 0;
 }
+
+bool is_git_lfs_pointer(const uint8_t *data, size_t size)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/";
+    return size >= sizeof pointer - 1 && !memcmp(data, pointer, sizeof pointer - 1);
+}

@@ -19,5 +19,7 @@ void mapping_release(const void *data, size_t size);
 /* Reads a whole small file (config, template) of at most `limit` bytes into memory, NUL-terminated; free() it. */
 WARD_CHECKED int file_read(char **out, size_t *length, const char *path, size_t limit, struct ward_error *err);
 bool file_exists(const char *path);
+/* What a clone without Git LFS holds in place of a large file. */
+bool is_git_lfs_pointer(const uint8_t *data, size_t size);
 
 #endif

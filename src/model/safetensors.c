@@ -228,8 +228,7 @@ static int parse_header(struct safetensors *into, struct file *file, const struc
 /* What people have instead of the weights, said plainly. */
 static int check_magic(const uint8_t *data, size_t size, const char *name, uint64_t *header, struct ward_error *err)
 {
-    static const char pointer[] = "version https://git-lfs.github.com/spec/";
-    if (size >= sizeof pointer - 1 && !memcmp(data, pointer, sizeof pointer - 1))
+    if (is_git_lfs_pointer(data, size))
         return error_set(err, WARD_EFORMAT, "%s: is a Git LFS pointer, not the weights: run git lfs pull", name);
     if (size < LENGTH_BYTES)
         return error_set(err, WARD_EFORMAT, "%s: is %zu bytes long, too short for a safetensors file", name, size);
