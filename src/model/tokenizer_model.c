@@ -1,7 +1,4 @@
-/* tokenizer.model: a SentencePiece BPE model, a protocol buffer (sentencepiece_model.proto). SentencePiece merges two
- * pieces when their text together is a piece, by its score; Hugging Face's tokenizers library wants a list of pairs in
- * order. The list is made as transformers makes it (generate_merges in convert_slow_tokenizer), so that both files give
- * the same ids. */
+/* tokenizer.model: a SentencePiece BPE model, a protocol buffer (sentencepiece_model.proto). */
 #include "base/mapping.h"
 #include "base/utf8.h"
 #include "model/vocabulary.h"
@@ -77,15 +74,7 @@ static bool read_field(struct wire *w, struct field *field)
 /* ---- the model -------------------------------------------------------------------------------------------------- */
 
 enum { MODEL_PIECES = 1, MODEL_TRAINER = 2, MODEL_NORMALIZER = 3 };                              /* ModelProto */
-enum { PIECE_TEXT = 1, PIECE_SCORE = 2, PIECE_TYPE = 3 };                                        /* SentencePiece */
-enum {
-    TYPE_NORMAL = 1,
-    TYPE_UNKNOWN = 2,
-    TYPE_CONTROL = 3,
-    TYPE_USER = 4,
-    TYPE_UNUSED = 5,
-    TYPE_BYTE = 6
-}; /* its Type */
+enum { FIELD_TEXT = 1, FIELD_SCORE = 2, FIELD_TYPE = 3 };                                        /* SentencePiece */
 enum { TRAINER_TYPE = 3, TRAINER_SUFFIX = 24, TRAINER_BYTES = 35, TRAINER_BPE = 2 };             /* TrainerSpec */
 enum { NORMALIZER_MAP = 2, NORMALIZER_PREFIX = 3, NORMALIZER_SPACES = 4, NORMALIZER_ESCAPE = 5 }; /* NormalizerSpec */
 
@@ -116,21 +105,21 @@ static int read_piece(struct reader *r, struct wire w)
     struct wire text = {0};
     struct field field;
     float score = 0;
-    uint64_t type = TYPE_NORMAL;
+    uint64_t type = PIECE_NORMAL;
     while (w.at < w.size) {
         if (!read_field(&w, &field))
             return damaged(r);
-        if (field.number == PIECE_TEXT && field.type == 2)
+        if (field.number == FIELD_TEXT && field.type == 2)
             text = field.body;
-        else if (field.number == PIECE_SCORE && field.type == 5)
+        else if (field.number == FIELD_SCORE && field.type == 5)
             memcpy(&score, &(uint32_t){(uint32_t)field.value}, sizeof score);
-        else if (field.number == PIECE_TYPE && field.type == 0)
+        else if (field.number == FIELD_TYPE && field.type == 0)
             type = field.value;
     }
     const size_t id = (size_t)r->t->size;
     if (utf8_valid(text.data, text.size) != text.size)
         return error_set(r->err, WARD_EFORMAT, "%s: piece %zu is not UTF-8", r->name, id);
-    if (isnan(score) || type < TYPE_NORMAL || type > TYPE_BYTE)
+    if (isnan(score) || type < PIECE_NORMAL || type > PIECE_BYTE)
         return error_set(r->err, WARD_EFORMAT, "%s: piece %zu has no proper score and type", r->name, id);
     int rc = vocabulary_reserve(&r->scores, &r->scores_capacity, id + 1, sizeof *r->scores, VOCABULARY_MAX_ID, r->name,
                                 r->err);
@@ -189,72 +178,6 @@ static int check_settings(const struct reader *r)
                 : 0;
 }
 
-/* ---- merges ----------------------------------------------------------------------------------------------------- */
-
-struct candidate {
-    float score;
-    uint16_t left_length, right_length; /* characters */
-    struct merge merge;
-};
-
-struct candidates {
-    struct candidate *at;
-    size_t n, capacity;
-};
-
-/* Higher scores first, then longer left halves, then longer right ones, then the order of the results. No two are
- * equal: the halves of one piece differ in length. */
-static int compare_candidates(const void *a, const void *b)
-{
-    const struct candidate *x = a, *y = b;
-    if (x->score != y->score)
-        return x->score > y->score ? -1 : 1;
-    if (x->left_length != y->left_length)
-        return x->left_length > y->left_length ? -1 : 1;
-    if (x->right_length != y->right_length)
-        return x->right_length > y->right_length ? -1 : 1;
-    return (x->merge.result > y->merge.result) - (x->merge.result < y->merge.result);
-}
-
-/* All ways to split a piece into two pieces. */
-static int add_splits(struct reader *r, struct candidates *list, int32_t id)
-{
-    const struct piece *piece = &r->t->pieces[id];
-    const char *text = r->t->bytes + piece->offset;
-    uint16_t characters = 0, left_length = 0;
-    for (size_t i = 0; i < piece->length; characters++)
-        i += utf8_length((const uint8_t *)text + i, piece->length - i);
-    for (size_t i = utf8_length((const uint8_t *)text, piece->length); i < piece->length;
-         i += utf8_length((const uint8_t *)text + i, piece->length - i)) {
-        left_length++;
-        const int32_t left = vocabulary_find(r->t, text, i);
-        const int32_t right = left < 0 ? -1 : vocabulary_find(r->t, text + i, piece->length - i);
-        if (right < 0)
-            continue;
-        const int rc = vocabulary_reserve(&list->at, &list->capacity, list->n + 1, sizeof *list->at,
-                                          VOCABULARY_MAX_MERGES, r->name, r->err);
-        if (rc)
-            return rc;
-        list->at[list->n++] =
-            (struct candidate){r->scores[id], left_length, (uint16_t)(characters - left_length), {left, right, id}};
-    }
-    return 0;
-}
-
-static int make_merges(struct reader *r)
-{
-    struct candidates list = {0};
-    int rc = 0;
-    for (int32_t id = 0; id < r->t->size && !rc; id++)
-        rc = add_splits(r, &list, id);
-    if (list.n)
-        qsort(list.at, list.n, sizeof *list.at, compare_candidates);
-    for (size_t i = 0; i < list.n && !rc; i++)
-        rc = vocabulary_add_merge(r->t, list.at[i].merge, r->name, r->err);
-    free(list.at);
-    return rc;
-}
-
 /* ---- added tokens ----------------------------------------------------------------------------------------------- */
 
 /* added_tokens_decoder of tokenizer_config.json: {"105": {"content": ..., "special": ...}, ...} */
@@ -292,38 +215,6 @@ static int read_added_file(struct reader *r, const struct json *table, const cha
     return rc;
 }
 
-static bool is_gemma_special(const char *text, size_t length)
-{
-    static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strlen(names[i]) == length && !memcmp(names[i], text, length))
-            return true;
-    return false;
-}
-
-/* What the model itself says, for tokens that no file beside it describes. Gemma's image token is in no
- * tokenizer.model: it has the id after the last. */
-static int add_own_tokens(struct reader *r)
-{
-    static const char image_token[] = "<image_soft_token>";
-    const int32_t n = r->t->size;
-    int rc = 0;
-    for (int32_t id = 0; id < r->n_pieces && !rc; id++) {
-        const struct piece *piece = &r->t->pieces[id];
-        const int type = r->types[id];
-        if (!piece->added && (type == TYPE_CONTROL || type == TYPE_UNKNOWN || type == TYPE_USER))
-            rc = vocabulary_add_token(r->t, id,
-                                      type != TYPE_USER || is_gemma_special(r->t->bytes + piece->offset, piece->length),
-                                      false, r->name, r->err);
-    }
-    if (!rc && tokenizer_id(r->t, "<start_of_image>") >= 0 && tokenizer_id(r->t, image_token) < 0) {
-        rc = vocabulary_add(r->t, image_token, strlen(image_token), n, r->name, r->err);
-        if (!rc)
-            rc = vocabulary_add_token(r->t, n, true, false, r->name, r->err);
-    }
-    return rc;
-}
-
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
 static int read_fields(struct reader *r, struct wire w)
@@ -356,13 +247,13 @@ static int read_model(struct reader *r, const uint8_t *data, size_t size, const 
     if (!rc)
         rc = vocabulary_index(r->t, r->name, r->err);
     if (!rc)
-        rc = make_merges(r);
+        rc = vocabulary_add_merges(r->t, r->scores, r->name, r->err);
     if (!rc && beside->config)
         rc = read_decoder_table(r, json_get(json_root(beside->config), "added_tokens_decoder"), beside->config_name);
     if (!rc && beside->added)
         rc = read_added_file(r, json_root(beside->added), beside->added_name);
     if (!rc)
-        rc = add_own_tokens(r);
+        rc = vocabulary_add_typed(r->t, r->types, r->n_pieces, r->name, r->err);
     return rc ? rc : vocabulary_finish(r->t, r->name, r->err);
 }
 

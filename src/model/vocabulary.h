@@ -13,6 +13,9 @@ enum {
         4096,    /* entries of a hash table that may lie side by side: a file made to collide is refused */
 };
 
+/* As SentencePiece and GGUF files number them. */
+enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN, PIECE_CONTROL, PIECE_USER, PIECE_UNUSED, PIECE_BYTE };
+
 /* What stands for a space inside pieces: U+2581. */
 #define SPACE_MARK "\xe2\x96\x81"
 enum { SPACE_MARK_LENGTH = 3 };
@@ -88,6 +91,14 @@ WARD_CHECKED int vocabulary_add_token(struct tokenizer *t, int32_t id, bool spec
 /* The same for an entry of added_tokens (tokenizer.json) or added_tokens_decoder (tokenizer_config.json): an object
  * with content and flags. Adds the piece where there is none. */
 WARD_CHECKED int vocabulary_add_entry(struct tokenizer *t, const struct json *entry, int64_t id, const char *name,
+                                      struct ward_error *err);
+/* For files whose pieces have a score and a type (PIECE_NORMAL ...; entries of ids without a piece are not read).
+ * Adds the merges that SentencePiece would make, the best score first. scores: [size] */
+WARD_CHECKED int vocabulary_add_merges(struct tokenizer *t, const float *scores, const char *name,
+                                       struct ward_error *err);
+/* Declares what is typed control, unknown or the user's among the ids below n to be added tokens, unless a file beside
+ * has. Gemma's image token is in no tokenizer.model: where there are images it gets the id after the last. */
+WARD_CHECKED int vocabulary_add_typed(struct tokenizer *t, const uint8_t *types, int32_t n, const char *name,
                                       struct ward_error *err);
 /* To be called last: sorts the added tokens, indexes the merges, and refuses a vocabulary that lacks a byte. */
 WARD_CHECKED int vocabulary_finish(struct tokenizer *t, const char *name, struct ward_error *err);
