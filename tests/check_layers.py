@@ -16,7 +16,7 @@ ALLOWED = {
     "base": {"base"},
     "model": {"base", "model"},
     "image": {"base", "image"},
-    "kernels": {"base", "kernels", "model/tensor.h", "model/blocks.h"},
+    "kernels": {"base", "kernels", "model/tensor.h", "model/blocks.h", "model/to_float.h"},
     "engine": {"base", "model", "image", "kernels", "engine"},
     "cli": {"base", "model", "image", "kernels", "engine", "cli"},
     "examples": set(),

@@ -4,7 +4,7 @@
 #include "kernels/kernels.h"
 
 #include "base/half.h"
-#include "kernels/ref.h"
+#include "model/to_float.h"
 
 #include <math.h>
 
@@ -46,7 +46,7 @@ static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
 static void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, enum tensor_type type)
 {
     float *out = panel, buffer[CHUNK];
-    to_float_fn *const to_float = ref_to_float[type];
+    to_float_fn *const to_float = tensor_to_float[type];
     memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
     for (int r = 0; r < rows; r++) {
         const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
@@ -86,7 +86,7 @@ static void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int 
     float *out = panel;
     memset(out, 0, (size_t)NR * (size_t)k * sizeof *out);
     for (int i = 0; i < k; i++)
-        ref_to_float[type](out + (size_t)i * NR, (const uint8_t *)w + (size_t)i * row_bytes, cols);
+        tensor_to_float[type](out + (size_t)i * NR, (const uint8_t *)w + (size_t)i * row_bytes, cols);
 }
 
 static void pack_w_transposed_f32(void *panel, const void *w, size_t row_bytes, int k, int cols)
@@ -168,7 +168,7 @@ static void gemv(float *out, size_t out_stride, const void *w, size_t row_bytes,
                  size_t x_stride, int n, enum tensor_type type)
 {
     float buffer[CHUNK];
-    to_float_fn *const to_float = ref_to_float[type];
+    to_float_fn *const to_float = tensor_to_float[type];
     for (int r = 0; r < rows; r++) {
         const uint8_t *row = (const uint8_t *)w + (size_t)r * row_bytes;
         float sums[GEMV_MAX_N][SUMS] = {{0}};
@@ -200,7 +200,7 @@ static void weighted_rows(float *out, const float *p, const void *v, size_t row_
         const uint8_t *row = (const uint8_t *)v + (size_t)r * row_bytes;
         for (int start = 0; start < cols; start += CHUNK) {
             const int n = cols - start < CHUNK ? cols - start : CHUNK;
-            ref_to_float[type](buffer, row + tensor_bytes(type, (size_t)start), n);
+            tensor_to_float[type](buffer, row + tensor_bytes(type, (size_t)start), n);
             for (int i = 0; i < n; i++)
                 out[start + i] += p[r] * buffer[i];
         }
@@ -325,6 +325,6 @@ void kernels_init_ref(struct kernels *k)
     };
     for (int type = 0; type < TENSOR_TYPES; type++) {
         k->gemm[type] = &gemm_float;
-        k->to_float[type] = ref_to_float[type];
+        k->to_float[type] = tensor_to_float[type];
     }
 }

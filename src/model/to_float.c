@@ -1,6 +1,6 @@
-/* Rows of every type as float32, in portable C. Products with quantized weights are then those of float32 rows: the
- * oracle rounds nothing. */
-#include "kernels/ref.h"
+/* Rows of every type as float32, in portable C. The kernels' oracle is made of these: its products with quantized
+ * weights are those of float32 rows, and round nothing. */
+#include "model/to_float.h"
 
 #include "base/half.h"
 #include "model/blocks.h"
@@ -142,7 +142,7 @@ static void to_float_q6_k(float *out, const void *in, int n)
         }
 }
 
-to_float_fn *const ref_to_float[TENSOR_TYPES] = {
+to_float_fn *const tensor_to_float[TENSOR_TYPES] = {
     [TENSOR_F32] = to_float_f32,   [TENSOR_F16] = to_float_f16,   [TENSOR_BF16] = to_float_bf16,
     [TENSOR_Q8_0] = to_float_q8_0, [TENSOR_Q4_0] = to_float_q4_0, [TENSOR_Q4_1] = to_float_q4_1,
     [TENSOR_Q5_0] = to_float_q5_0, [TENSOR_Q5_1] = to_float_q5_1, [TENSOR_Q4_K] = to_float_q4_k,
