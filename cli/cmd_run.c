@@ -43,6 +43,7 @@ const struct command command_run = {
         "      --seed S               same seed, same text (0)\n"
         "      --thinking show|hide   the thinking of MedGemma 1.5 (hide)\n"
         "      --ctx N                tokens of conversation to hold (8192, or the model's limit if less)\n"
+        "      --draft-max N          guess at most N tokens ahead, 0 to 7 (where it pays); the answer stays the same\n"
         "  -t, --threads N            (all processors)\n"
         "      --device auto|cpu|cuda (auto)\n"
         "      --cpu-mask NAME        highest instruction set allowed: none, avx2, avx512, amx (the best there is)\n"
@@ -66,6 +67,7 @@ struct run_options {
 enum {
     OPT_PAD = 256, OPT_SYSTEM, OPT_MESSAGES, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED,
     OPT_THINKING, OPT_CTX, OPT_DEVICE, OPT_CPU_MASK, OPT_JSON, OPT_LOGPROBS, OPT_TIMINGS,
+    OPT_DRAFT_MAX,
 };
 
 static const struct option options[] = {
@@ -90,6 +92,7 @@ static const struct option options[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"logprobs", required_argument, NULL, OPT_LOGPROBS},
     {"timings", no_argument, NULL, OPT_TIMINGS},
+    {"draft-max", required_argument, NULL, OPT_DRAFT_MAX},
     {0},
 };
 
@@ -137,6 +140,10 @@ static void set_option(struct run_options *o, int c)
         o->answer.show_thinking = option_choice(&command_run, "--thinking", optarg, thinking) == 1;
         break;
     case OPT_CTX: o->session.context = whole("--ctx", 1, 1 << 24); break;
+    case OPT_DRAFT_MAX:
+        generate->draft_max = whole("--draft-max", 0, 7);
+        generate->draft_max = generate->draft_max ? generate->draft_max : -1;
+        break;
     case OPT_DEVICE: set_device(o); break;
     case OPT_CPU_MASK: o->model.cpu_mask = optarg; break;
     case OPT_JSON: o->json = true; break;

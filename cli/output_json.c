@@ -59,6 +59,8 @@ static void write_timings(struct json_writer *w, const struct ward_result *r, co
     json_write_number(w, "prefill_ms", r->prefill_ms, 3);
     json_write_integer(w, "decode_tokens", r->decode_tokens);
     json_write_number(w, "decode_ms", r->decode_ms, 3);
+    json_write_integer(w, "drafted_tokens", r->drafted_tokens);
+    json_write_integer(w, "accepted_tokens", r->accepted_tokens);
     json_write_number(w, "first_token_ms", facts->decode_ms + r->first_token_ms, 3);
     json_write_number(w, "total_ms", facts->load_ms + facts->decode_ms + r->total_ms, 3);
     json_write_close(w, '}');

@@ -159,6 +159,9 @@ struct ward_generate_options {
     uint64_t seed;
     bool ignore_eos;   /* go on after a stop token, to max_tokens */
     int logprobs;      /* how many of the likeliest tokens to report at each step */
+    int draft_max;     /* tokens guessed ahead from what was said before and checked in one step: up to so many (7 at
+                          most) wherever a guess is found; 0: where it is expected to pay; -1: none. The answer is the
+                          same, to the last bit */
     ward_token_fn *on_token;
     ward_progress_fn *on_progress;
     void *user;        /* handed to both */
@@ -179,6 +182,7 @@ struct ward_result {
     double vision_ms, prefill_ms, decode_ms, first_token_ms, total_ms;
     int prefill_tokens; /* computed, image tokens counted */
     int decode_tokens;  /* n_ids - 1: the first token comes out of the prefill */
+    int drafted_tokens, accepted_tokens; /* guessed ahead, and of them those that the model chose */
     int cached_images;  /* whose features the model still held: neither resized nor encoded again */
 };
 

@@ -73,6 +73,7 @@ TokenFn = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(Token))
 GenerateOptions = struct("ward_generate_options", ("max_tokens", ctypes.c_int), ("temperature", ctypes.c_float),
                          ("top_k", ctypes.c_int), ("top_p", ctypes.c_float), ("min_p", ctypes.c_float),
                          ("seed", ctypes.c_uint64), ("ignore_eos", ctypes.c_bool), ("logprobs", ctypes.c_int),
+                         ("draft_max", ctypes.c_int),
                          ("on_token", TokenFn), ("on_progress", ctypes.c_void_p), ("user", ctypes.c_void_p))
 Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_char_p),
                 ("text_length", ctypes.c_size_t), ("thinking_length", ctypes.c_size_t), ("prompt_ids", c_int32_p),
@@ -80,7 +81,8 @@ Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_
                 ("finish", ctypes.c_int), ("cached_tokens", ctypes.c_int), ("image_ms", ctypes.c_double),
                 ("vision_ms", ctypes.c_double), ("prefill_ms", ctypes.c_double), ("decode_ms", ctypes.c_double),
                 ("first_token_ms", ctypes.c_double), ("total_ms", ctypes.c_double), ("prefill_tokens", ctypes.c_int),
-                ("decode_tokens", ctypes.c_int), ("cached_images", ctypes.c_int))
+                ("decode_tokens", ctypes.c_int), ("drafted_tokens", ctypes.c_int),
+                ("accepted_tokens", ctypes.c_int), ("cached_images", ctypes.c_int))
 ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("type", ctypes.c_char_p), ("device", ctypes.c_char_p),
                    ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("vocab_size", ctypes.c_int),
                    ("hidden_size", ctypes.c_int), ("context_limit", ctypes.c_int), ("image_tokens", ctypes.c_int),

@@ -97,6 +97,8 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
                    struct ward_result *result, int max_tokens, double start)
 {
     const struct sampler_options sampling = {o->temperature, o->top_k, o->top_p, o->min_p};
+    /* An observer sees each position once. */
+    const int draft_most = o->draft_max < 0 || s->observer.fn ? 0 : o->draft_max ? o->draft_max : DRAFT_MOST;
     double first = 0;
     for (;;) {
         const int32_t id = sample_token(&s->sampler, s->logits, &sampling);
@@ -113,7 +115,9 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
             result->finish = cancelled ? WARD_FINISH_CANCELLED : stop ? WARD_FINISH_STOP : WARD_FINISH_LENGTH;
             break;
         }
-        session_step(s, id);
+        const int room = max_tokens - (int)result->n_ids - 1;
+        result->drafted_tokens += session_step(s, id, room < draft_most ? room : draft_most, o->draft_max > 0);
+        result->accepted_tokens += s->row > 0;
     }
     result->decode_tokens = (int)result->n_ids - 1;
     result->decode_ms = clock_ms() - first;
@@ -127,6 +131,9 @@ static int check_options(const struct ward_generate_options *o, int vocab, struc
     if (o->max_tokens < 0 || o->top_k < 0 || !(o->top_p >= 0 && o->top_p <= 1) || !(o->min_p >= 0 && o->min_p <= 1))
         return error_set(err, WARD_EINVAL,
                          "max_tokens and top_k must not be negative, top_p and min_p lie between 0 and 1");
+    if (o->draft_max < -1 || o->draft_max > DRAFT_MOST)
+        return error_set(err, WARD_EINVAL, "drafts of %d tokens were asked for; expected -1 to %d", o->draft_max,
+                         DRAFT_MOST);
     if (o->logprobs < 0 || o->logprobs > vocab)
         return error_set(err, WARD_EINVAL, "%d log-probabilities were asked for; expected 0 to %d", o->logprobs, vocab);
     return 0;

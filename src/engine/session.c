@@ -40,6 +40,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     if (!s)
         return error_no_memory(err, "the session", sizeof *s);
     s->model = model;
+    speculator_init(&s->speculator);
     s->encode_always = options && options->encode_always;
     s->context = wanted ? wanted : limit < DEFAULT_CONTEXT ? limit : DEFAULT_CONTEXT;
     int chunk = CHUNK > c->image_tokens ? CHUNK : c->image_tokens;
@@ -210,18 +211,19 @@ static int prefill_chunk(struct ward_session *s, const struct prompt *p, int nex
     return 0;
 }
 
-/* The logits after row `row` of the last forward pass, softcapped as the config says, in host memory. */
+/* The logits of row `row` of the last text_logits, softcapped as the config says, to host memory. */
 static void fetch_logits(struct ward_session *s, int row)
 {
     const struct text_config *c = &s->model->config.text;
     struct backend *be = s->model->backend;
-    text_logits(&s->text, row, s->n_held - 1, &s->observer);
-    be->ops->read(be, s->logits, s->text.b.logits, (size_t)c->vocab_size * sizeof *s->logits);
+    const size_t vocab = (size_t)c->vocab_size;
+    be->ops->read(be, s->logits, s->text.b.logits + (size_t)row * vocab, vocab * sizeof *s->logits);
     if (c->final_softcap > 0) {
         const float cap = (float)c->final_softcap;
-        for (int i = 0; i < c->vocab_size; i++)
+        for (size_t i = 0; i < vocab; i++)
             s->logits[i] = cap * tanhf(s->logits[i] / cap);
     }
+    s->row = row;
 }
 
 int session_prefill(struct ward_session *s, const struct prompt *p, const struct ward_generate_options *options,
@@ -232,6 +234,8 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
         return error_set(err, WARD_ECONTEXT,
                          "the prompt has %zu tokens; with room for an answer a context of %d takes at most %d",
                          p->ids.n, s->context, s->context - 1);
+    s->n_ahead = 0;
+    speculator_begin(&s->speculator);
     forget_after(s, reusable(s, p));
     report->cached_tokens = s->n_held;
     int image = s->n_held_images, rows = 0;
@@ -249,15 +253,30 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
         image += has_image;
     }
     const double start = clock_ms();
-    fetch_logits(s, rows - 1);
+    text_logits(&s->text, rows - 1, 1, s->n_held - 1, &s->observer);
+    fetch_logits(s, 0);
     report->prefill_ms += clock_ms() - start;
     return report_progress(options, "prefill", s->n_held, (int)p->ids.n, err);
 }
 
-void session_step(struct ward_session *s, int32_t id)
+int session_step(struct ward_session *s, int32_t id, int draft_most, bool always)
 {
-    const int position = s->n_held;
-    text_forward(&s->text, &s->kv, &id, position, 1, NULL, 0, &s->observer);
+    if (s->n_ahead && s->held[s->n_held] == id) {
+        s->n_ahead--;
+        s->n_held++;
+        fetch_logits(s, s->row + 1);
+        return 0;
+    }
+    speculator_note_hits(&s->speculator, s->row);
+    const double start = clock_ms();
+    const int position = s->n_held, room = s->context - position - 1;
     s->held[s->n_held++] = id;
+    s->n_ahead = speculator_draft(&s->speculator, s->held, s->n_held, draft_most < room ? draft_most : room, always,
+                                  s->model->config.image_token);
+    const int rows = 1 + s->n_ahead;
+    text_forward(&s->text, &s->kv, s->held + position, position, rows, NULL, 0, &s->observer);
+    text_logits(&s->text, 0, rows, position, &s->observer);
     fetch_logits(s, 0);
+    speculator_note_step(&s->speculator, clock_ms() - start);
+    return s->n_ahead;
 }

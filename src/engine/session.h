@@ -4,6 +4,7 @@
 
 #include "engine/prompt.h"
 #include "engine/sample.h"
+#include "engine/speculate.h"
 #include "engine/text.h"
 #include "engine/vision.h"
 
@@ -27,10 +28,15 @@ struct ward_session {
     struct held_image *held_images; /* [context / image tokens] */
     int n_held_images;
 
+    /* Of the last step: how many drafted tokens behind the held ones are computed (in held and the cache) and not yet
+     * asked for; and the row of its logits that belongs to the last held token: how many of them were right. */
+    int n_ahead, row;
+    struct speculator speculator;
+
     float *features;         /* [image_tokens][D] of the image being prefilled, in the backend's memory */
     uint8_t *pixels;         /* [size][size][3] */
     float *planes;           /* [3][size][size] */
-    float *logits;           /* [V] of the last position, in host memory */
+    float *logits;           /* [V] of the last held position, in host memory */
     struct ward_logprob *top; /* [logprobs] */
     int top_capacity;
 };
@@ -45,7 +51,9 @@ struct prefill_report {
 WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt,
                                  const struct ward_generate_options *options, struct prefill_report *report,
                                  struct ward_error *err);
-/* Appends one generated token and leaves the logits after it. There must be room: s->n_held < s->context. */
-void session_step(struct ward_session *s, int32_t id);
+/* Appends one generated token and leaves the logits after it. There must be room: s->n_held < s->context. Up to
+ * `draft_most` further tokens that the caller may be about to append are computed with it, where that is expected to
+ * pay or `always`; no result depends on it. Returns how many: 0 as well when an earlier step computed the token. */
+int session_step(struct ward_session *s, int32_t id, int draft_most, bool always);
 
 #endif

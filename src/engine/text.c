@@ -41,7 +41,7 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
         {(void **)&b->up, n * (size_t)c->intermediate_size * sizeof(float)},
         {(void **)&b->cosine, 2 * n * half * sizeof(float)},
         {(void **)&b->sine, 2 * n * half * sizeof(float)},
-        {(void **)&b->logits, (size_t)c->vocab_size * sizeof(float)},
+        {(void **)&b->logits, (n < GEMV_MAX_N ? n : GEMV_MAX_N) * (size_t)c->vocab_size * sizeof(float)},
         {&b->packed, packed},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
@@ -226,14 +226,14 @@ void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *id
     }
 }
 
-void text_logits(struct text_decoder *t, int row, int position, const struct observer *observer)
+void text_logits(struct text_decoder *t, int row, int rows, int position, const struct observer *observer)
 {
     const struct text_config *c = t->config;
     struct text_buffers *b = &t->b;
-    t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, 1,
+    t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, rows,
                          c->hidden_size, (float)c->rms_norm_eps);
-    observe(observer, t->be, "text.norm", -1, position, 1, c->hidden_size, b->norm);
+    observe(observer, t->be, "text.norm", -1, position, rows, c->hidden_size, b->norm);
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
-    t->be->ops->linear(t->be, b->norm, 1, &head, 1, b->packed);
-    observe(observer, t->be, "text.logits", -1, position, 1, c->vocab_size, b->logits);
+    t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);
+    observe(observer, t->be, "text.logits", -1, position, rows, c->vocab_size, b->logits);
 }

@@ -16,7 +16,7 @@ struct text_buffers {
     float *k, *v;              /* [rows][K*C] */
     float *gate, *up;          /* [rows][I] */
     float *cosine, *sine;      /* [2][rows][C/2]: sliding layers, then global ones */
-    float *logits;             /* [V] */
+    float *logits;             /* [at most GEMV_MAX_N][V] */
     void *packed;              /* for linear */
     float *host_cosine, *host_sine; /* [2][rows][C/2], where they are computed */
     float *inverse_frequency;  /* [2][C/2] */
@@ -42,10 +42,11 @@ struct text_image {
 };
 
 /* Computes positions first .. first + rows - 1 (rows <= b.rows), extending the cache, and leaves the hidden rows in
- * b.hidden. */
+ * b.hidden. Up to GEMV_MAX_N rows each give the same, bit for bit, as in a call of their own. */
 void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
                   const struct text_image *images, int n_images, const struct observer *observer);
-/* The logits of row `row` of the last text_forward, in b.logits. */
-void text_logits(struct text_decoder *t, int row, int position, const struct observer *observer);
+/* The logits of `rows` rows (<= GEMV_MAX_N) of the last text_forward from row `row` on, which is that of `position`, in
+ * b.logits. As in text_forward, up to GEMV_MAX_N rows each give the same, bit for bit, as alone. */
+void text_logits(struct text_decoder *t, int row, int rows, int position, const struct observer *observer);
 
 #endif
