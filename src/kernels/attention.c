@@ -4,6 +4,8 @@
  * of keys: packs keys and values once for all queries, and for each panel of queries computes the scores, their
  * exponentials and the weighted sum of the values while all of it is in the first-level cache.
  *
+ * Few rows: a task takes one row, one key head and a piece of the positions.
+ *
  * Blocks begin at multiples of a fixed number of positions and end early where the ring wraps, so a block is one piece
  * of memory and the arithmetic depends on positions alone. */
 #include "kernels/compute.h"
@@ -11,7 +13,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { KEYS = 256, QUERY_PANELS = 36 };
+enum { KEYS = 256, QUERY_PANELS = 36, PIECE = 512, MAX_PIECES = 32 };
 
 /* What one task works on; pointers into the scratch of its thread. */
 struct blocks {
@@ -33,6 +35,8 @@ struct attention_job {
     int group;      /* query heads that share a key head */
     int block_rows; /* query rows of a task */
     int row_blocks;
+    int max_pieces, pieces; /* of a row: as many as its sums have room for; the most that one of these rows has */
+    float *sums;            /* [rows][n_heads][pieces][head_dim + 2]: weighted values, highest score, total */
 };
 
 static size_t round_up(size_t n, size_t step)
@@ -226,39 +230,118 @@ static void rows_task(void *arg, int task, int thread)
         finish_rows(k, a, &b, i * panels, key_head * job->group + i, first, rows);
 }
 
-/* One query row: a key head and the query heads that share it, by matrix times vector. */
+/* The length of the pieces of row `row`: a multiple of PIECE that gives at most max_pieces. The pieces begin at multiples
+ * of it, so what each holds depends on what the row sees and on the shape of the heads alone. */
+static int piece_length(const struct attention_job *job, int row)
+{
+    const int low = job->a->lo[row] / PIECE, high = (job->a->hi[row] + PIECE - 1) / PIECE;
+    int units = 1;
+    while ((high + units - 1) / units - low / units > job->max_pieces)
+        units++;
+    return units * PIECE;
+}
+
+static int piece_count(const struct attention_job *job, int row)
+{
+    const int length = piece_length(job, row);
+    if (job->max_pieces == 1 || job->a->lo[row] >= job->a->hi[row])
+        return 1;
+    return (job->a->hi[row] + length - 1) / length - job->a->lo[row] / length;
+}
+
+/* A query row, a key head with the query heads that share it, and a piece of the positions, by matrix times vector. The
+ * sum of a row in one piece goes where its result belongs, those of several to `sums`, for combine_task. */
 static void row_task(void *arg, int task, int thread)
 {
     const struct attention_job *job = arg;
     const struct attention *a = job->a;
-    const int key_head = task % a->n_kv_heads, row = task / a->n_kv_heads;
     const struct kernels *k = &job->c->k;
+    const int key_head = task % a->n_kv_heads, piece = task / a->n_kv_heads % job->pieces;
+    const int row = task / a->n_kv_heads / job->pieces;
     const size_t d = (size_t)a->head_dim, row_bytes = tensor_bytes(a->type, d);
     const size_t head_bytes = (size_t)key_head * (size_t)a->capacity * row_bytes;
-    const size_t first_head = (size_t)key_head * (size_t)job->group;
-    const size_t at_row = ((size_t)row * (size_t)a->n_heads + first_head) * d;
-    const float *q = a->q + at_row;
+    const size_t at_head = (size_t)row * (size_t)a->n_heads + (size_t)key_head * (size_t)job->group;
+    const float *q = a->q + at_head * d;
     float *scores = job->c->scratch[thread], *highest = scores + KEYS, *total = highest + job->group;
-    float *out = a->out + at_row;
+    float *out = a->out + at_head * d;
+    size_t out_stride = d;
+    int low = a->lo[row], high = a->hi[row];
 
+    if (job->pieces > 1) {
+        if (piece >= piece_count(job, row))
+            return;
+        const int length = piece_length(job, row), begin = (low / length + piece) * length;
+        low = max_int(low, begin);
+        high = min_int(high, begin + length);
+        out_stride = (size_t)job->pieces * (d + 2);
+        out = job->sums + at_head * out_stride + (size_t)piece * (d + 2);
+    }
     for (int i = 0; i < job->group; i++) {
         highest[i] = -INFINITY;
         total[i] = 0;
+        memset(out + (size_t)i * out_stride, 0, d * sizeof *out);
     }
-    memset(out, 0, (size_t)job->group * d * sizeof *out);
-    for (int p = a->lo[row], n; p < a->hi[row]; p += n) {
-        n = block_length(p, a->hi[row], a->capacity, KEYS);
+    for (int p = low, n; p < high; p += n) {
+        n = block_length(p, high, a->capacity, KEYS);
         const size_t at = head_bytes + (size_t)(p % a->capacity) * row_bytes;
         for (int i = 0; i < job->group; i++) {
+            float *sum = out + (size_t)i * out_stride;
             k->gemv[a->type](scores, 0, (const uint8_t *)a->k + at, row_bytes, n, a->head_dim, q + (size_t)i * d, 0, 1);
             k->scale(scores, a->scale, n);
-            soften_row(k, scores, n, 0, n, out + (size_t)i * d, a->head_dim, &highest[i], &total[i]);
-            k->weighted_rows[a->type](out + (size_t)i * d, scores, (const uint8_t *)a->v + at, row_bytes, n,
-                                      a->head_dim);
+            soften_row(k, scores, n, 0, n, sum, a->head_dim, &highest[i], &total[i]);
+            k->weighted_rows[a->type](sum, scores, (const uint8_t *)a->v + at, row_bytes, n, a->head_dim);
         }
     }
-    for (int i = 0; i < job->group; i++)
-        k->scale(out + (size_t)i * d, total[i] > 0 ? 1.0f / total[i] : 0.0f, a->head_dim);
+    for (int i = 0; i < job->group; i++, out += out_stride) {
+        if (job->pieces > 1) {
+            out[d] = highest[i];
+            out[d + 1] = total[i];
+        } else {
+            k->scale(out, total[i] > 0 ? 1.0f / total[i] : 0.0f, a->head_dim);
+        }
+    }
+}
+
+/* The pieces of a row and a query head, in order, to its result. */
+static void combine_task(void *arg, int task, int thread)
+{
+    const struct attention_job *job = arg;
+    const struct attention *a = job->a;
+    const struct kernels *k = &job->c->k;
+    const size_t d = (size_t)a->head_dim;
+    const int n = piece_count(job, task / a->n_heads);
+    float *sum = job->sums + (size_t)task * (size_t)job->pieces * (d + 2), *out = a->out + (size_t)task * d;
+    float highest = sum[d], total = 0;
+    (void)thread;
+    for (int i = 1; i < n; i++)
+        highest = sum[(size_t)i * (d + 2) + d] > highest ? sum[(size_t)i * (d + 2) + d] : highest;
+    for (int i = 0; i < n; i++, sum += d + 2) {
+        const float factor = highest > -INFINITY ? expf(sum[d] - highest) : 0;
+        k->scale(sum, factor, a->head_dim);
+        total += factor * sum[d + 1];
+        if (i == 0)
+            memcpy(out, sum, d * sizeof *out);
+        else
+            k->add(out, sum, a->head_dim);
+    }
+    k->scale(out, total > 0 ? 1.0f / total : 0.0f, a->head_dim);
+}
+
+/* Few rows: the positions that a row sees are cut into pieces as well, so that there is work for more threads than there
+ * are key heads. The sums of the pieces lie in the first thread's scratch, behind what its own tasks use. */
+static void attend_rows_alone(struct attention_job *job)
+{
+    const struct attention *a = job->a;
+    const size_t used = round_up((KEYS + 2 * (size_t)job->group) * sizeof(float), KERNELS_ALIGN);
+    const size_t piece_bytes = (size_t)GEMV_MAX_N * (size_t)a->n_heads * ((size_t)a->head_dim + 2) * sizeof(float);
+    job->sums = (void *)((uint8_t *)job->c->scratch[0] + used);
+    job->max_pieces = max_int(min_int(MAX_PIECES, (int)((job->c->scratch_size - used) / piece_bytes)), 1);
+    job->pieces = 1;
+    for (int row = 0; row < a->rows; row++)
+        job->pieces = max_int(job->pieces, piece_count(job, row));
+    pool_run(job->c->pool, row_task, job, a->rows * job->pieces * a->n_kv_heads);
+    if (job->pieces > 1)
+        pool_run(job->c->pool, combine_task, job, a->rows * a->n_heads);
 }
 
 /* As many queries as fit the second-level cache together with a block of keys. How many keys make a block decides the
@@ -289,7 +372,7 @@ void compute_attention(const struct compute *c, const struct attention *a)
                                 .blocks = {.g = a->exact ? c->k.gemm[TENSOR_F32] : c->k.gemm_attention},
                                 .group = a->n_heads / a->n_kv_heads};
     if (a->rows <= GEMV_MAX_N) {
-        pool_run(c->pool, row_task, &job, a->rows * a->n_kv_heads);
+        attend_rows_alone(&job);
         return;
     }
     plan_blocks(&job);

@@ -200,6 +200,26 @@ static bool check_row(const struct attention *a, const float *keys, const float 
     return ok;
 }
 
+struct alone_case {
+    struct attention a;
+    float *out; /* of all rows, each computed by itself */
+};
+
+static void run_rows_alone(const struct compute *c, void *arg)
+{
+    const struct alone_case *alone = arg;
+    const size_t width = (size_t)(alone->a.n_heads * alone->a.head_dim);
+    for (int r = 0; r < alone->a.rows; r++) {
+        struct attention one = alone->a;
+        one.rows = 1;
+        one.out = alone->out + (size_t)r * width;
+        one.q += (size_t)r * width;
+        one.lo += r;
+        one.hi += r;
+        compute_attention(c, &one);
+    }
+}
+
 static bool check_shape(const struct kernels *k, enum tensor_type type, const struct shape *s, bool exact)
 {
     const size_t n_q = (size_t)(s->rows * s->heads * s->d);
@@ -233,6 +253,12 @@ static bool check_shape(const struct kernels *k, enum tensor_type type, const st
     for (int r = 0; ok && r < s->rows; r++)
         for (int h = 0; ok && h < s->heads; h++)
             ok = check_row(&a, keys, values, u, r, h);
+    if (ok && s->rows <= GEMV_MAX_N) {
+        struct alone_case alone = {a, float_buffer(n_q)};
+        const struct operation each = {run_rows_alone, &alone, alone.out, n_q};
+        ok = same_on_all_threads(k, &each) &&
+             (memcmp(out, alone.out, n_q * sizeof *out) == 0 || fail("rows together differ from each alone"));
+    }
     buffers_release();
     return ok || fail("%d rows from %d, heads %d/%d of %d, capacity %d, mask %d", s->rows, s->first, s->heads,
                       s->kv_heads, s->d, s->capacity, (int)s->mask);
@@ -246,6 +272,11 @@ static bool check_attention(const struct kernels *k, int type)
         {.rows = 1, .heads = 4, .kv_heads = 4, .d = 10, .capacity = 600, .first = 5000, .mask = CAUSAL},
         {.rows = 1, .heads = 6, .kv_heads = 2, .d = 33, .capacity = 300, .first = 700, .mask = WINDOW, .window = 290},
         {.rows = 2, .heads = 2, .kv_heads = 1, .d = 8, .capacity = 2, .mask = FULL},
+        {.rows = 8, .heads = 4, .kv_heads = 2, .d = 12, .capacity = 1100, .first = 1019, .mask = CAUSAL},
+        {.rows = 8, .heads = 2, .kv_heads = 2, .d = 16, .capacity = 1535, .first = 5630, .mask = WINDOW, .window = 1024},
+        {.rows = 6, .heads = 2, .kv_heads = 1, .d = 9, .capacity = 2000, .first = 1990, .mask = RANDOM},
+        {.rows = 3, .heads = 2, .kv_heads = 1, .d = 8, .capacity = 40000, .first = 36000, .mask = CAUSAL},
+        {.rows = 2, .heads = 32, .kv_heads = 8, .d = 512, .capacity = 4200, .first = 4100, .mask = CAUSAL},
         {.rows = 300, .heads = 2, .kv_heads = 2, .d = 72, .capacity = 300, .mask = FULL},
         {.rows = 70, .heads = 8, .kv_heads = 4, .d = 64, .capacity = 900, .first = 600, .mask = CAUSAL},
         {.rows = 33, .heads = 4, .kv_heads = 1, .d = 256, .capacity = 64, .mask = CAUSAL},
