@@ -14,6 +14,7 @@
  *
  * and ends with kernels_override(). */
 #include "kernels/kernels.h"
+#include "kernels/x86/quants.h"
 
 #include <math.h>
 
@@ -23,6 +24,7 @@ enum {
     TILE_COLS = 2 * LANES,
     DOT_ROWS = 4,         /* rows of a matrix times vector at a time */
     DOT_SUMS = 2,         /* vectors of sums for each */
+    PACK_COLS = 256,      /* columns of blocks that are widened at a time: a whole number of blocks of every type */
     PREFETCH_TILE = 128,  /* columns from which on the outputs of a tile are worth fetching before they are summed */
     PREFETCH_BYTES = 1024 /* ahead in each row */
 };
@@ -75,20 +77,25 @@ static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
     }
 }
 
+/* LANES rows of w, of which `rows` are there, into as many columns of a panel. */
+static ALWAYS_INLINE void pack_lanes(float *out, const void *w, size_t row_bytes, int rows, int k,
+                                     const struct format *f)
+{
+    for (int i = 0; i < k; i += LANES) {
+        vec block[LANES];
+        for (int r = 0; r < LANES; r++)
+            block[r] = r < rows ? load_at(f, (const uint8_t *)w + (size_t)r * row_bytes, i, k) : vec_zero();
+        vec_transpose(block);
+        for (int j = 0; j < LANES && i + j < k; j++, out += TILE_COLS)
+            vec_store(out, block[j]);
+    }
+}
+
 static ALWAYS_INLINE void pack_w(void *panel, const void *w, size_t row_bytes, int rows, int k, const struct format *f)
 {
-    for (int first = 0; first < TILE_COLS; first += LANES) {
-        float *out = (float *)panel + first;
-        for (int i = 0; i < k; i += LANES) {
-            vec block[LANES];
-            for (int r = 0; r < LANES; r++)
-                block[r] = first + r < rows ? load_at(f, (const uint8_t *)w + (size_t)(first + r) * row_bytes, i, k)
-                                            : vec_zero();
-            vec_transpose(block);
-            for (int j = 0; j < LANES && i + j < k; j++, out += TILE_COLS)
-                vec_store(out, block[j]);
-        }
-    }
+    for (int first = 0; first < TILE_COLS; first += LANES)
+        pack_lanes((float *)panel + first, (const uint8_t *)w + (size_t)first * row_bytes, row_bytes, rows - first, k,
+                   f);
 }
 
 static void pack_w_f32(void *panel, const void *w, size_t row_bytes, int rows, int k)
@@ -105,6 +112,29 @@ static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, 
 {
     pack_w(panel, w, row_bytes, rows, k, &format_bf16);
 }
+
+static ALWAYS_INLINE void pack_w_blocks(void *panel, const void *w, size_t row_bytes, int rows, int k,
+                                        enum tensor_type type)
+{
+    _Alignas(KERNELS_ALIGN) float values[LANES][PACK_COLS];
+    for (int first = 0; first < TILE_COLS; first += LANES)
+        for (int i = 0; i < k; i += PACK_COLS) {
+            const uint8_t *from = (const uint8_t *)w + (size_t)first * row_bytes + tensor_bytes(type, (size_t)i);
+            const int n = k - i < PACK_COLS ? k - i : PACK_COLS;
+            for (int r = 0; r < LANES && first + r < rows; r++)
+                row_to_float(values[r], from + (size_t)r * row_bytes, n, type);
+            pack_lanes((float *)panel + (size_t)i * TILE_COLS + first, values, sizeof values[0], rows - first, n,
+                       &format_f32);
+        }
+}
+
+#define PACK_W_BLOCKS(name, type)                                                                                      \
+    static void pack_w_##name(void *panel, const void *w, size_t row_bytes, int rows, int k)                           \
+    {                                                                                                                  \
+        pack_w_blocks(panel, w, row_bytes, rows, k, type);                                                             \
+    }
+EACH_BLOCK_TYPE(PACK_W_BLOCKS)
+#define PACK_W_ENTRY(name, type) [type] = pack_w_##name,
 
 static ALWAYS_INLINE void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k, int cols,
                                             const struct format *f)
@@ -178,7 +208,10 @@ static const struct gemm gemm_float = {
     .w_group = TILE_COLS * sizeof(float),
     .rounding = ROUND_NOTHING,
     .pack_x = pack_x,
-    .pack_w = {[TENSOR_F32] = pack_w_f32, [TENSOR_F16] = pack_w_f16, [TENSOR_BF16] = pack_w_bf16},
+    .pack_w = {[TENSOR_F32] = pack_w_f32,
+               [TENSOR_F16] = pack_w_f16,
+               [TENSOR_BF16] = pack_w_bf16,
+               EACH_BLOCK_TYPE(PACK_W_ENTRY)},
     .pack_w_transposed = {[TENSOR_F32] = pack_w_transposed_f32,
                           [TENSOR_F16] = pack_w_transposed_f16,
                           [TENSOR_BF16] = pack_w_transposed_bf16},
@@ -464,6 +497,13 @@ static void to_float_bf16(float *out, const void *in, int n)
     convert(out, &format_f32, in, &format_bf16, n);
 }
 
+#define TO_FLOAT_BLOCKS(name, type)                                                                                    \
+    static void to_float_##name(float *out, const void *in, int n)                                                     \
+    {                                                                                                                  \
+        row_to_float(out, in, n, type);                                                                                \
+    }
+EACH_BLOCK_TYPE(TO_FLOAT_BLOCKS)
+
 static void from_float_f16(void *out, const float *in, int n)
 {
     convert(out, &format_f16, in, &format_f32, n);
@@ -476,7 +516,9 @@ static void from_float_bf16(void *out, const float *in, int n)
 
 static void kernels_override(struct kernels *k)
 {
-    k->gemm[TENSOR_F32] = k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_attention = &gemm_float;
+    for (int type = 0; type < TENSOR_TYPES; type++)
+        k->gemm[type] = &gemm_float;
+    k->gemm_attention = &gemm_float;
     k->gemv[TENSOR_F32] = gemv_f32;
     k->gemv[TENSOR_F16] = gemv_f16;
     k->gemv[TENSOR_BF16] = gemv_bf16;
@@ -494,6 +536,8 @@ static void kernels_override(struct kernels *k)
     k->rope = rope;
     k->to_float[TENSOR_F16] = to_float_f16;
     k->to_float[TENSOR_BF16] = to_float_bf16;
+#define TO_FLOAT_ENTRY(name, type) k->to_float[type] = to_float_##name;
+    EACH_BLOCK_TYPE(TO_FLOAT_ENTRY)
     k->from_float[TENSOR_F16] = from_float_f16;
     k->from_float[TENSOR_BF16] = from_float_bf16;
 }
