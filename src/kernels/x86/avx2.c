@@ -118,7 +118,54 @@ static inline void vec_transpose(vec block[LANES])
 
 #include "kernels/x86/vector.h"
 
+/* ---- quantized weights ---- */
+
+static inline __m256i dot_u8_s8(__m256i u8, __m256i s8)
+{
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(u8, s8), _mm256_set1_epi16(1));
+}
+
+#include "kernels/x86/gemv8.h"
+
+/* 32 floats as whole numbers, in order. */
+static inline __m256i round_to_bytes(const __m256 x[4])
+{
+    const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
+    const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing goes by halves of 128 bits */
+    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+}
+
+static void quantize_x(void *out, const float *x, int cols)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    const __m256i ones = _mm256_set1_epi8(1);
+    int8_t *q = out;
+    uint8_t *scale = (uint8_t *)(q + cols), *sum = scale + (size_t)(cols / X8_BLOCK) * sizeof(float);
+    for (int i = 0; i < cols; i += X8_BLOCK, scale += sizeof(float), sum += 2 * sizeof(int32_t)) {
+        __m256 values[4];
+        for (int j = 0; j < 4; j++)
+            values[j] = vec_load(x + i + j * LANES);
+        const vec most_of_two[2] = {vec_max(_mm256_andnot_ps(sign, values[0]), _mm256_andnot_ps(sign, values[1])),
+                                    vec_max(_mm256_andnot_ps(sign, values[2]), _mm256_andnot_ps(sign, values[3]))};
+        const float most = vec_highest(vec_max(most_of_two[0], most_of_two[1]));
+        const float step = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+        for (int j = 0; j < 4; j++)
+            values[j] = vec_mul(values[j], vec_set(inverse));
+        const __m256i rounded = round_to_bytes(values);
+        const __m256i fours = dot_u8_s8(ones, rounded);
+        const __m256i twos = _mm256_hadd_epi32(fours, fours), halves = _mm256_hadd_epi32(twos, twos);
+        const int32_t sums[2] = {_mm256_cvtsi256_si32(halves), _mm256_extract_epi32(halves, 4)};
+        _mm256_storeu_si256((void *)(q + i), rounded);
+        memcpy(scale, &step, sizeof step);
+        memcpy(sum, sums, sizeof sums);
+    }
+}
+
 void kernels_init_avx2(struct kernels *k)
 {
     kernels_override(k);
+    gemv8_override(k);
+#define QUANTIZE_X_ENTRY(name, type) k->quantize_x[type] = quantize_x;
+    EACH_BLOCK_TYPE(QUANTIZE_X_ENTRY)
 }

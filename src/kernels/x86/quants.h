@@ -32,10 +32,12 @@ static inline __m256i load_32_bytes(const void *from)
     return _mm256_loadu_si256(from);
 }
 
-/* Each byte shifted right by n bits, and the lowest of its bits. */
-static inline __m256i bits_of_bytes(__m256i bytes, int n, int lowest)
+/* Each byte shifted right by n bits (left where n is negative), and of that the bits of a mask, which must not ask for
+ * bits of the byte beside. */
+static inline __m256i bits_of_bytes(__m256i bytes, int n, int mask)
 {
-    return _mm256_and_si256(_mm256_srli_epi16(bytes, n), _mm256_set1_epi8((char)lowest));
+    const __m256i shifted = n < 0 ? _mm256_slli_epi16(bytes, -n) : _mm256_srli_epi16(bytes, n);
+    return _mm256_and_si256(shifted, _mm256_set1_epi8((char)mask));
 }
 
 /* The low halves of 16 bytes, then their high halves. */
@@ -70,15 +72,15 @@ static inline __m256i values_of_q4_k(const struct block_q4_k *b, int g)
 
 static inline __m256i values_of_q5_k(const struct block_q5_k *b, int g)
 {
-    const __m256i fifth = bits_of_bytes(load_32_bytes(b->fifth), g, 1);
-    return _mm256_or_si256(bits_of_bytes(load_32_bytes(b->q + g / 2 * 32), g % 2 * 4, 15), _mm256_slli_epi16(fifth, 4));
+    const __m256i fifth = bits_of_bytes(load_32_bytes(b->fifth), g - 4, 16);
+    return _mm256_or_si256(bits_of_bytes(load_32_bytes(b->q + g / 2 * 32), g % 2 * 4, 15), fifth);
 }
 
 static inline __m256i values_of_q6_k(const struct block_q6_k *b, int g)
 {
     const __m256i low = bits_of_bytes(load_32_bytes(b->low + g / 4 * 64 + g % 2 * 32), g % 4 / 2 * 4, 15);
-    const __m256i high = bits_of_bytes(load_32_bytes(b->high + g / 4 * 32), g % 4 * 2, 3);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+    const __m256i high = bits_of_bytes(load_32_bytes(b->high + g / 4 * 32), g % 4 * 2 - 4, 48);
+    return _mm256_or_si256(low, high);
 }
 
 /* The scales of the 8 groups of a block of q4_k or q5_k, then their minima. Bytes as the digits of words. */
