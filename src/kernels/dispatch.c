@@ -16,7 +16,7 @@ static const struct {
     [ISA_AVX2] = {"avx2", kernels_init_avx2},
     [ISA_AVX_VNNI] = {"avxvnni", NULL},
     [ISA_AVX512] = {"avx512", kernels_init_avx512},
-    [ISA_AVX512_VNNI] = {"avx512vnni", NULL},
+    [ISA_AVX512_VNNI] = {"avx512vnni", kernels_init_avx512_vnni},
     [ISA_AVX512_BF16] = {"avx512bf16", kernels_init_avx512_bf16},
     [ISA_AMX] = {"amx", NULL},
 #else
