@@ -105,7 +105,7 @@ static ALWAYS_INLINE void dot_32(const struct format_32 *f, float *out, size_t o
 struct block_x {
     __m512i q[4];
     __m512i zero[4]; /* Q6_K: minus the sums of x times what stands for 0 */
-    __m512 scales;   /* Q4_K, Q5_K: 8 scales, then scale times sum of q of each group; Q6_K: of each 16 values */
+    __m512 scales;   /* Q4_K, Q5_K: 8 scales, then minus scale times sum of q of each group; Q6_K: of each 16 values */
 };
 
 static ALWAYS_INLINE struct block_x load_block(enum kind_k kind, struct x8 x, int block)
@@ -130,7 +130,8 @@ static ALWAYS_INLINE struct block_x load_block(enum kind_k kind, struct x8 x, in
     } else {
         const __m512i sums = _mm512_loadu_si512(x.sum + block * 16);
         const __m256i even = _mm512_cvtepi64_epi32(sums), odd = _mm512_cvtepi64_epi32(_mm512_srli_epi64(sums, 32));
-        const __m256 of_group = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_add_epi32(even, odd)), scale);
+        const __m256i minus = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_add_epi32(even, odd));
+        const __m256 of_group = _mm256_mul_ps(_mm256_cvtepi32_ps(minus), scale);
         b.scales = _mm512_insertf32x8(_mm512_castps256_ps512(scale), of_group, 1);
     }
     return b;

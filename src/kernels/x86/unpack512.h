@@ -82,7 +82,9 @@ static ALWAYS_INLINE __m512i pick_words(const struct format_32 *f, int byte, int
 /* The float16 that each block of the chunk has at `byte`, in 4 lanes. */
 static ALWAYS_INLINE __m512 pick_scales(const struct format_32 *f, int byte, __m512i a, __m512i b, int second_load)
 {
-    const __m512i words = _mm512_permutex2var_epi16(a, pick_words(f, byte, 4, second_load), b);
+    const __m512i index = pick_words(f, byte, 4, second_load);
+    const bool one_load = (CHUNK_BLOCKS - 1) * f->bytes + byte < 64;
+    const __m512i words = one_load ? _mm512_permutexvar_epi16(index, a) : _mm512_permutex2var_epi16(a, index, b);
     return _mm512_cvtph_ps(_mm512_castsi512_si256(words));
 }
 
@@ -91,7 +93,8 @@ static ALWAYS_INLINE struct unpacked_32 unpack_32(const struct format_32 *f, con
 {
     const int bytes = blocks * f->bytes, all = CHUNK_BLOCKS * f->bytes;
     const int second = f->bits == 8 ? 64 : all - 64; /* where the second load begins */
-    const __m512i a = load_bytes(at, bytes), b = load_bytes(at + second, bytes - second);
+    __m512i a = load_bytes(at, bytes), b = load_bytes(at + second, bytes - second);
+    __asm__("" : "+v"(a), "+v"(b)); /* read once: GCC would fold the loads into each use, and they cross lines */
     struct unpacked_32 u;
     u.d = pick_scales(f, f->d, a, b, second);
     u.m = f->m ? pick_scales(f, f->m, a, b, second) : _mm512_setzero_ps();
@@ -119,8 +122,8 @@ static ALWAYS_INLINE struct unpacked_32 unpack_32(const struct format_32 *f, con
 
 enum kind_k { KIND_Q4_K, KIND_Q5_K, KIND_Q6_K };
 
-/* Q4_K, Q5_K: vector v holds groups 4 (v / 2) + v % 2 and that + 2, of 8 lanes each; scales holds the 8 groups' d s, then their
- * -dmin m. Q6_K: 64 values in order in each vector; scales holds 16. */
+/* Q4_K, Q5_K: vector v holds groups 4 (v / 2) + v % 2 and that + 2, of 8 lanes each; scales holds the 8 groups' d s, then
+ * their dmin m. Q6_K: 64 values in order in each vector; scales holds 16. */
 struct unpacked_k {
     __m512i q[4];
     __m512 scales;
@@ -137,8 +140,8 @@ static ALWAYS_INLINE __m512i halves(int a, int b)
     return _mm512_inserti64x4(_mm512_set1_epi16((short)(a | a << 8)), _mm256_set1_epi16((short)(b | b << 8)), 1);
 }
 
-/* Scales and minima of 6 bits (model/blocks.h), in the order s[8] m[8]. */
-static ALWAYS_INLINE __m512 scales_4_k(const uint8_t *d, const uint8_t *dmin, const uint8_t packed[12])
+/* Scales and minima of 6 bits (model/blocks.h), in the order d s[8], dmin m[8]. */
+static ALWAYS_INLINE __m512 scales_4_k(const uint8_t *d_dmin, const uint8_t packed[12])
 {
     uint32_t a, b, c;
     memcpy(&a, packed, 4);
@@ -148,7 +151,9 @@ static ALWAYS_INLINE __m512 scales_4_k(const uint8_t *d, const uint8_t *dmin, co
     const uint64_t s = (a & six) | (uint64_t)((c & four) | (a >> 2 & top)) << 32;
     const uint64_t m = (b & six) | (uint64_t)((c >> 4 & four) | (b >> 2 & top)) << 32;
     const __m512 whole = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_set_epi64x((long long)m, (long long)s)));
-    return _mm512_mul_ps(whole, _mm512_mask_blend_ps(0xff00, _mm512_set1_ps(f16_at(d)), _mm512_set1_ps(-f16_at(dmin))));
+    const __m512 two = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_loadu_si32(d_dmin)));
+    const __m512i eight_each = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi32(1), 1);
+    return _mm512_mul_ps(whole, _mm512_permutexvar_ps(eight_each, two));
 }
 
 static ALWAYS_INLINE struct unpacked_k unpack_4_k(const uint8_t *q, const uint8_t *fifth)
@@ -193,11 +198,11 @@ static ALWAYS_INLINE struct unpacked_k unpack_k(enum kind_k kind, const uint8_t 
     if (kind == KIND_Q4_K) {
         const struct block_q4_k *b = (const void *)at;
         u = unpack_4_k(b->q, NULL);
-        u.scales = scales_4_k(b->d, b->dmin, b->scales);
+        u.scales = scales_4_k(b->d, b->scales);
     } else if (kind == KIND_Q5_K) {
         const struct block_q5_k *b = (const void *)at;
         u = unpack_4_k(b->q, b->fifth);
-        u.scales = scales_4_k(b->d, b->dmin, b->scales);
+        u.scales = scales_4_k(b->d, b->scales);
     } else {
         u = unpack_6_k((const void *)at);
     }
