@@ -74,7 +74,7 @@ AVX512_CFLAGS := $(AVX2_CFLAGS) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := $(AVX2_CFLAGS)
 $(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := $(AVX512_CFLAGS)
 $(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512bf16
-$(BUILD)/src/kernels/x86/avx512_vnni.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512vnni
+$(BUILD)/src/kernels/x86/avx512_vnni.o $(BUILD)/src/kernels/x86/avx512_vnni_gemm.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512vnni
 
 .PHONY: all lib
 all: $(BUILD)/ward lib

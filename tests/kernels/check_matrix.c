@@ -14,7 +14,8 @@ static int round_up(int n, int step)
 
 struct product {
     const struct gemm *g;
-    const float *x, *w; /* [rows][k], [cols][k], as packed; w [k][cols] when transposed */
+    const float *x, *w;      /* [rows][k], [cols][k], as packed; w [k][cols] when transposed */
+    const float *magnitudes; /* of w */
     int rows, cols, k;
     bool transposed;
 };
@@ -26,10 +27,10 @@ static bool check_tile(const struct product *p, const float *c, int stride, int 
         for (int j = 0; j < (i + 1 < p->g->mr ? stride : width); j++) {
             double sum = j < width ? c0 : (double)untouched, absolute = fabs(c0);
             for (int q = 0; q < p->k && i < p->rows && j < p->cols && j < width; q++) {
-                const float w = p->transposed ? p->w[q * p->cols + j] : p->w[j * p->k + q];
-                const double product = (double)p->x[i * p->k + q] * (double)w;
-                sum += product;
-                absolute += fabs(product);
+                const int at = p->transposed ? q * p->cols + j : j * p->k + q;
+                const double x = (double)p->x[i * p->k + q];
+                sum += x * (double)p->w[at];
+                absolute += fabs(x) * (double)p->magnitudes[at];
             }
             if (!near("tile", i * stride + j, (double)c[i * stride + j], sum,
                       j < width ? SUM_BOUND(p->k) * absolute : 0))
@@ -82,7 +83,8 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
 {
     const int k = whole_blocks(type, k_least);
     const int k_padded = round_up(k, g->k_step);
-    float *x = float_buffer((size_t)(rows * k)), *w = float_buffer((size_t)(cols * k));
+    float *x = float_buffer((size_t)(rows * k)), *w = float_buffer((size_t)(cols * k)),
+          *of_w = float_buffer((size_t)(cols * k));
     void *x_panel = panel_buffer((size_t)(k_padded / g->k_step) * g->x_group);
     void *w_panel = panel_buffer((size_t)(k_padded / g->k_step) * g->w_group);
     random_fill(x, (size_t)(rows * k));
@@ -91,7 +93,8 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
     const void *matrix = random_matrix(type, cols, k, cols % 2 == 0, w);
     g->pack_w[type](w_panel, matrix, tensor_bytes(type, (size_t)k), cols, k);
     round_rows(g, x, rows, w, cols, k);
-    const struct product straight = {.g = g, .x = x, .w = w, .rows = rows, .cols = cols, .k = k};
+    magnitudes(type, of_w, w, cols * k);
+    const struct product straight = {.g = g, .x = x, .w = w, .magnitudes = of_w, .rows = rows, .cols = cols, .k = k};
     if (!check_products(&straight, x_panel, w_panel))
         return fail("pack_w of %s, %d x %d x %d", tensor_type_name(type), rows, cols, k);
     if (!buffers_intact())
@@ -104,7 +107,9 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
     matrix = random_matrix(type, k, cols, k % 2 == 0, w);
     g->pack_w_transposed[type](w_panel, matrix, tensor_bytes(type, (size_t)cols), k, cols);
     round_rows(g, x, 0, w, k, cols);
-    const struct product transposed = {.g = g, .x = x, .w = w, .rows = rows, .cols = cols, .k = k, .transposed = true};
+    magnitudes(type, of_w, w, cols * k);
+    const struct product transposed = {
+        .g = g, .x = x, .w = w, .magnitudes = of_w, .rows = rows, .cols = cols, .k = k, .transposed = true};
     if (!check_products(&transposed, x_panel, w_panel))
         return fail("pack_w_transposed of %s, %d x %d x %d", tensor_type_name(type), rows, cols, k);
     if (!buffers_intact())
@@ -146,8 +151,9 @@ static bool check_gemv_size(const struct kernels *k, enum tensor_type type, int 
     float *w = float_buffer((size_t)(rows * cols)), *x = float_buffer((size_t)cols),
           *out = float_buffer((size_t)((n - 1) * stride + rows)), *alone = float_buffer((size_t)rows);
     uint8_t *all = panel_buffer((size_t)(n - 1) * x_stride + (rounding ? x8_bytes(cols) : (size_t)cols * sizeof(float)));
-    float *exact = float_buffer((size_t)(n * cols));
+    float *exact = float_buffer((size_t)(n * cols)), *of_w = float_buffer((size_t)(rows * cols));
     const void *matrix = random_matrix(type, rows, cols, rows % 2 == 0, w);
+    magnitudes(type, of_w, w, rows * cols);
     for (int i = 0; i < n; i++) {
         random_fill(x, (size_t)cols);
         if (rounding)
@@ -165,9 +171,8 @@ static bool check_gemv_size(const struct kernels *k, enum tensor_type type, int 
         for (int r = 0; r < rows; r++) {
             double sum = 0, absolute = 0;
             for (int j = 0; j < cols; j++) {
-                const double product = (double)w[r * cols + j] * (double)exact[i * cols + j];
-                sum += product;
-                absolute += fabs(product);
+                sum += (double)w[r * cols + j] * (double)exact[i * cols + j];
+                absolute += (double)of_w[r * cols + j] * fabs((double)exact[i * cols + j]);
             }
             if (!near("gemv", r, (double)alone[r], sum, SUM_BOUND(cols) * absolute))
                 return fail("%d x %d", rows, cols);

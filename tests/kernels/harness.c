@@ -151,6 +151,18 @@ int whole_blocks(enum tensor_type type, int n)
     return (n + block - 1) / block * block;
 }
 
+void magnitudes(enum tensor_type type, float *out, const float *values, int n)
+{
+    const int together = tensor_is_float(type) ? 1 : X8_BLOCK;
+    for (int start = 0; start < n; start += together) {
+        float most = 0;
+        for (int i = start; i < start + together; i++)
+            most = fmaxf(most, fabsf(values[i]));
+        for (int i = start; i < start + together; i++)
+            out[i] = most;
+    }
+}
+
 void as_rounded(enum rounding rounding, float *out, const float *x, int n)
 {
     for (int start = 0; start < n; start += X8_BLOCK) {

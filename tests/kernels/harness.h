@@ -45,6 +45,9 @@ void buffers_release(void);
  * whole blocks of the type. */
 void *random_matrix(enum tensor_type type, int rows, int cols, bool odd, float *values);
 int whole_blocks(enum tensor_type type, int n); /* n rounded up to whole blocks */
+/* What the rounding of a product with each value is measured by: its size, and for quantized values the largest of 32
+ * that are stored together, since a scale's and a minimum's part of them are summed apart. */
+void magnitudes(enum tensor_type type, float *out, const float *values, int n);
 /* x as a product that rounds it sees it. */
 void as_rounded(enum rounding rounding, float *out, const float *x, int n);
 

@@ -1,5 +1,6 @@
-/* AVX-512 VNNI: products of quantized weights with x rounded to 8 bits, four at a time, summed in whole numbers within a
- * group and in float32 over the groups. Here: x, and matrix times vector; avx512_vnni_gemm.c: the product of matrices. */
+/* AVX-512 VNNI: products of quantized weights with x rounded to 8 bits, four at a time, summed in whole numbers within
+ * a group and in float32 over the groups. Here: x, and matrix times vector; avx512_vnni_gemm.c: the product of
+ * matrices. */
 #include "kernels/x86/avx512_vnni.h"
 
 enum {
@@ -164,9 +165,7 @@ static ALWAYS_INLINE void dot_k(enum kind_k kind, float *out, size_t out_stride,
                                 size_t apart, const int n_rows, const uint8_t *x, size_t x_stride, int cols,
                                 const int n)
 {
-    const size_t bytes = (size_t)(kind == KIND_Q4_K   ? sizeof(struct block_q4_k)
-                                  : kind == KIND_Q5_K ? sizeof(struct block_q5_k)
-                                                      : sizeof(struct block_q6_k));
+    const size_t bytes = block_k_bytes(kind);
     __m512 sum[GEMV_MAX_N][DOT_ROWS];
     for (int i = 0; i < n; i++)
         for (int r = 0; r < n_rows; r++)
@@ -192,8 +191,8 @@ static ALWAYS_INLINE void dot_k(enum kind_k kind, float *out, size_t out_stride,
 
 /* ---- all rows ---- */
 
-/* Four rows at a time, a quarter of the matrix apart, as in vector.h. One row of x has code of its own, with the sums in
- * registers. */
+/* Four rows at a time, a quarter of the matrix apart, as in vector.h. One row of x has code of its own, with the sums
+ * in registers. */
 #define GEMV(name, dot, format)                                                                                        \
     static void gemv_##name(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,        \
                             const void *x, size_t x_stride, int n)                                                     \
@@ -222,6 +221,7 @@ GEMV(q6_k, dot_k, KIND_Q6_K)
 
 void kernels_init_avx512_vnni(struct kernels *k)
 {
+    avx512_vnni_init_gemm(k);
     for (int type = TENSOR_Q8_0; type < TENSOR_TYPES; type++)
         k->quantize_x[type] = quantize_x;
     k->gemv[TENSOR_Q8_0] = gemv_q8_0;

@@ -15,4 +15,7 @@ static ALWAYS_INLINE __m256i quantize_block(const float *x, float *scale)
                             _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(low, inverse))));
 }
 
+/* The entries of the table for the product of matrices. */
+void avx512_vnni_init_gemm(struct kernels *k);
+
 #endif

@@ -66,12 +66,14 @@ struct unpacked_32 {
     __m512 d, m;
 };
 
-/* Words of 16 bits picked from the bytes of a chunk, which two loads hold: word `first` + i % each of block i / each. */
+/* The order that picks words of 16 bits from a chunk, which two loads hold, the second from byte `second_load` on: in
+ * lane i those at `byte` of block i / each, `each` lanes for a block; 8 lanes pick as many words that follow. */
 static ALWAYS_INLINE __m512i pick_words(const struct format_32 *f, int byte, int each, int second_load)
 {
     const __m512i i = _mm512_set_epi16(31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12,
                                        11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    const __m512i block = _mm512_and_si512(_mm512_srli_epi16(i, each == 8 ? 3 : each == 4 ? 2 : 0), _mm512_set1_epi16(3));
+    const unsigned shift = each == 8 ? 3 : each == 4 ? 2 : 0;
+    const __m512i block = _mm512_and_si512(_mm512_srli_epi16(i, shift), _mm512_set1_epi16(3));
     const __m512i within = each == 8 ? _mm512_and_si512(i, _mm512_set1_epi16(7)) : _mm512_setzero_si512();
     const __m512i word = _mm512_add_epi16(_mm512_mullo_epi16(block, _mm512_set1_epi16((short)(f->bytes / 2))),
                                           _mm512_add_epi16(within, _mm512_set1_epi16((short)(byte / 2))));
@@ -122,8 +124,15 @@ static ALWAYS_INLINE struct unpacked_32 unpack_32(const struct format_32 *f, con
 
 enum kind_k { KIND_Q4_K, KIND_Q5_K, KIND_Q6_K };
 
-/* Q4_K, Q5_K: vector v holds groups 4 (v / 2) + v % 2 and that + 2, of 8 lanes each; scales holds the 8 groups' d s, then
- * their dmin m. Q6_K: 64 values in order in each vector; scales holds 16. */
+static ALWAYS_INLINE size_t block_k_bytes(enum kind_k kind)
+{
+    return kind == KIND_Q4_K   ? sizeof(struct block_q4_k)
+           : kind == KIND_Q5_K ? sizeof(struct block_q5_k)
+                               : sizeof(struct block_q6_k);
+}
+
+/* Q4_K, Q5_K: vector v holds groups 4 (v / 2) + v % 2 and that + 2, of 8 lanes each; scales holds the 8 groups' d s,
+ * then their dmin m. Q6_K: 64 values in order in each vector; scales holds 16. */
 struct unpacked_k {
     __m512i q[4];
     __m512 scales;
