@@ -4,7 +4,8 @@
 #include "kernels/x86/avx512_vnni.h"
 
 enum {
-    DOT_ROWS = 4,          /* rows of a matrix times vector at a time */
+    DOT_ROWS = 4,          /* rows of weights at a time */
+    DOT_COLS = 4,          /* rows of x at a time, at most */
     PREFETCH_BYTES = 1024, /* ahead in each row */
 };
 
@@ -66,7 +67,7 @@ static ALWAYS_INLINE void chunk_32(const struct format_32 *f, __m512 sum[][DOT_R
                                    const int n_rows, const uint8_t *x, size_t x_stride, int cols, const int n,
                                    int block, const int blocks)
 {
-    struct chunk_x c[GEMV_MAX_N];
+    struct chunk_x c[DOT_COLS];
     for (int i = 0; i < n; i++)
         c[i] = load_chunk(f, x8_at(x + (size_t)i * x_stride, cols), block, blocks);
 #pragma GCC unroll 4
@@ -76,6 +77,7 @@ static ALWAYS_INLINE void chunk_32(const struct format_32 *f, __m512 sum[][DOT_R
         if (CHUNK_BLOCKS * f->bytes > 64)
             __builtin_prefetch(at + PREFETCH_BYTES + 64);
         const struct unpacked_32 u = unpack_32(f, at, blocks);
+#pragma GCC unroll 4
         for (int i = 0; i < n; i++)
             sum[i][r] = add_chunk(f, sum[i][r], &u, &c[i]);
     }
@@ -86,7 +88,8 @@ static ALWAYS_INLINE void dot_32(const struct format_32 *f, float *out, size_t o
                                  int cols, const int n)
 {
     const int blocks = cols / X8_BLOCK;
-    __m512 sum[GEMV_MAX_N][DOT_ROWS];
+    __m512 sum[DOT_COLS][DOT_ROWS];
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++)
         for (int r = 0; r < n_rows; r++)
             sum[i][r] = _mm512_setzero_ps();
@@ -95,6 +98,7 @@ static ALWAYS_INLINE void dot_32(const struct format_32 *f, float *out, size_t o
         chunk_32(f, sum, w, apart, n_rows, x, x_stride, cols, n, block, CHUNK_BLOCKS);
     if (block < blocks)
         chunk_32(f, sum, w, apart, n_rows, x, x_stride, cols, n, block, blocks - block);
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++)
         for (int r = 0; r < n_rows; r++)
             out[(size_t)i * out_stride + (size_t)r * out_apart] = _mm512_reduce_add_ps(sum[i][r]);
@@ -166,12 +170,13 @@ static ALWAYS_INLINE void dot_k(enum kind_k kind, float *out, size_t out_stride,
                                 const int n)
 {
     const size_t bytes = block_k_bytes(kind);
-    __m512 sum[GEMV_MAX_N][DOT_ROWS];
+    __m512 sum[DOT_COLS][DOT_ROWS];
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++)
         for (int r = 0; r < n_rows; r++)
             sum[i][r] = _mm512_setzero_ps();
     for (int block = 0; block < cols / BLOCK_K; block++, w += bytes) {
-        struct block_x b[GEMV_MAX_N];
+        struct block_x b[DOT_COLS];
         for (int i = 0; i < n; i++)
             b[i] = load_block(kind, x8_at(x + (size_t)i * x_stride, cols), block);
 #pragma GCC unroll 4
@@ -180,10 +185,12 @@ static ALWAYS_INLINE void dot_k(enum kind_k kind, float *out, size_t out_stride,
             for (size_t line = 0; line < bytes; line += 64)
                 __builtin_prefetch(at + PREFETCH_BYTES + line);
             const struct unpacked_k u = unpack_k(kind, at);
+#pragma GCC unroll 4
             for (int i = 0; i < n; i++)
                 sum[i][r] = add_block(kind, sum[i][r], &u, &b[i]);
         }
     }
+#pragma GCC unroll 4
     for (int i = 0; i < n; i++)
         for (int r = 0; r < n_rows; r++)
             out[(size_t)i * out_stride + (size_t)r * out_apart] = _mm512_reduce_add_ps(sum[i][r]);
@@ -191,23 +198,28 @@ static ALWAYS_INLINE void dot_k(enum kind_k kind, float *out, size_t out_stride,
 
 /* ---- all rows ---- */
 
-/* Four rows at a time, a quarter of the matrix apart, as in vector.h. One row of x has code of its own, with the sums
- * in registers. */
+/* Four rows at a time, a quarter of the matrix apart, as in vector.h, times up to four rows of x: as many sums as the
+ * registers hold. */
 #define GEMV(name, dot, format)                                                                                        \
     static void gemv_##name(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,        \
                             const void *x, size_t x_stride, int n)                                                     \
     {                                                                                                                  \
-        const int quarter = rows / DOT_ROWS;                                                                           \
+        const int quarter = rows / DOT_ROWS, whole = DOT_ROWS * quarter;                                               \
         const size_t apart = (size_t)quarter * row_bytes;                                                              \
-        const uint8_t *row = w;                                                                                        \
-        for (int r = 0; r < quarter; r++, row += row_bytes)                                                            \
-            if (n == 1)                                                                                                \
-                dot(format, out + r, out_stride, (size_t)quarter, row, apart, DOT_ROWS, x, x_stride, cols, 1);         \
-            else                                                                                                       \
-                dot(format, out + r, out_stride, (size_t)quarter, row, apart, DOT_ROWS, x, x_stride, cols, n);         \
-        row = (const uint8_t *)w + DOT_ROWS * apart;                                                                   \
-        for (int r = DOT_ROWS * quarter; r < rows; r++, row += row_bytes)                                              \
-            dot(format, out + r, out_stride, 0, row, 0, 1, x, x_stride, cols, n);                                      \
+        for (int r = 0; r < quarter + rows - whole; r++) {                                                             \
+            const int first = r < quarter ? r : whole + r - quarter;                                                   \
+            const uint8_t *row = (const uint8_t *)w + (size_t)first * row_bytes, *xi = x;                              \
+            float *to = out + first;                                                                                   \
+            int left = n;                                                                                              \
+            for (; r < quarter && left >= 4; left -= 4, to += 4 * out_stride, xi += 4 * x_stride)                      \
+                dot(format, to, out_stride, (size_t)quarter, row, apart, DOT_ROWS, xi, x_stride, cols, 4);             \
+            for (; r < quarter && left >= 2; left -= 2, to += 2 * out_stride, xi += 2 * x_stride)                      \
+                dot(format, to, out_stride, (size_t)quarter, row, apart, DOT_ROWS, xi, x_stride, cols, 2);             \
+            for (; r < quarter && left > 0; left--, to += out_stride, xi += x_stride)                                  \
+                dot(format, to, out_stride, (size_t)quarter, row, apart, DOT_ROWS, xi, x_stride, cols, 1);             \
+            for (; left > 0; left--, to += out_stride, xi += x_stride)                                                 \
+                dot(format, to, out_stride, 0, row, 0, 1, xi, x_stride, cols, 1);                                      \
+        }                                                                                                              \
     }
 
 GEMV(q8_0, dot_32, &format_q8_0)
