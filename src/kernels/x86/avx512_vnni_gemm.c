@@ -201,7 +201,6 @@ static ALWAYS_INLINE void tile_vectors(const struct panels *p, float *c, size_t 
 #pragma GCC unroll 8
             for (int i = 0; i < TILE_ROWS; i++)
                 whole[i][0] = whole[i][1] = broadcast_4(x_tail + 4 * (TILE_ROWS * (1 + part) + i));
-#pragma GCC unroll 8
             for (int quad = part * QUADS / p->parts; quad < (part + 1) * QUADS / p->parts; quad++) {
                 const __m512i w0 = _mm512_loadu_si512(w + quad * TILE_COLS * 4),
                               w1 = _mm512_loadu_si512(w + quad * TILE_COLS * 4 + 64);
