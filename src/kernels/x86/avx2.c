@@ -125,6 +125,12 @@ static inline __m256i dot_u8_s8(__m256i u8, __m256i s8)
     return _mm256_madd_epi16(_mm256_maddubs_epi16(u8, s8), _mm256_set1_epi16(1));
 }
 
+static inline __m256i dot2_u8_s8(__m256i u8, __m256i s8, __m256i more_u8, __m256i more_s8)
+{
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(u8, s8), _mm256_maddubs_epi16(more_u8, more_s8));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+
 #include "kernels/x86/gemv8.h"
 
 /* 32 floats as whole numbers, in order. */

@@ -20,6 +20,17 @@
     X(q5_k, TENSOR_Q5_K)                                                                                               \
     X(q6_k, TENSOR_Q6_K)
 
+/* Bytes of a block. Unlike tensor_formats a constant where the type is one. */
+static inline size_t block_bytes(enum tensor_type type)
+{
+#define CASE(name, of)                                                                                                 \
+    if (type == of)                                                                                                    \
+        return sizeof(struct block_##name);
+    EACH_BLOCK_TYPE(CASE)
+#undef CASE
+    return 0;
+}
+
 static inline float f16_value(const uint8_t bytes[2])
 {
     uint16_t bits;
@@ -47,15 +58,20 @@ static inline __m256i halves_of_16(const uint8_t q[16])
     return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes), _mm256_set1_epi8(15));
 }
 
-/* 16 where bit i of four bytes is set, for i = 0 .. 31. */
+/* 16 where bit i of the two bytes that `own_byte` puts into each place is set, i = 0 .. 15 in each half. */
+static inline __m256i fifth_bits(__m256i bytes, __m256i own_byte)
+{
+    const __m256i own_bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    const __m256i bits = _mm256_and_si256(_mm256_shuffle_epi8(bytes, own_byte), own_bit);
+    return _mm256_and_si256(_mm256_cmpeq_epi8(bits, own_bit), _mm256_set1_epi8(16));
+}
+
 static inline __m256i fifth_of_32(const uint8_t fifth[4])
 {
     int32_t bits;
     memcpy(&bits, fifth, sizeof bits);
-    const __m256i own_byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i own_bit = _mm256_set1_epi64x((long long)0x8040201008040201);
-    const __m256i bytes = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(bits), own_byte), own_bit);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(bytes, own_bit), _mm256_set1_epi8(16));
+    return fifth_bits(_mm256_set1_epi32(bits),
+                      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303));
 }
 
 /* Values of 0 .. 31: of q5_0 (which subtracts 16) and q5_1. */
@@ -83,18 +99,17 @@ static inline __m256i values_of_q6_k(const struct block_q6_k *b, int g)
     return _mm256_or_si256(low, high);
 }
 
-/* The scales of the 8 groups of a block of q4_k or q5_k, then their minima. Bytes as the digits of words. */
-static inline void group_scales(uint8_t out[16], const uint8_t scales[12])
+/* The scales of the 8 groups of a block of q4_k or q5_k, then their minima. `scales` is followed by other bytes of the
+ * block, which are read and left out. */
+static inline __m128i group_scales(const uint8_t scales[12])
 {
-    uint32_t in[3];
-    memcpy(in, scales, sizeof in);
-    const uint32_t words[4] = {
-        in[0] & 0x3f3f3f3f,
-        (in[2] & 0x0f0f0f0f) | (in[0] >> 2 & 0x30303030),
-        in[1] & 0x3f3f3f3f,
-        (in[2] >> 4 & 0x0f0f0f0f) | (in[1] >> 2 & 0x30303030),
-    };
-    memcpy(out, words, sizeof words);
+    const __m128i all = _mm_loadu_si128((const void *)scales);
+    const __m128i low = _mm_shuffle_epi32(all, 0x50), high = _mm_shuffle_epi32(all, 0xaa); /* words 0 0 1 1, 2 2 2 2 */
+    const __m128i first = _mm_and_si128(low, _mm_setr_epi32(0x3f3f3f3f, 0, 0x3f3f3f3f, 0));
+    const __m128i top = _mm_and_si128(_mm_srli_epi32(low, 2), _mm_setr_epi32(0, 0x30303030, 0, 0x30303030));
+    const __m128i bottom = _mm_and_si128(_mm_srlv_epi32(high, _mm_setr_epi32(0, 0, 0, 4)),
+                                         _mm_setr_epi32(0, 0x0f0f0f0f, 0, 0x0f0f0f0f));
+    return _mm_or_si128(_mm_or_si128(first, top), bottom);
 }
 
 /* ---- rows as float32 ---- */
@@ -160,7 +175,7 @@ static inline void q4_k_to_float(float *out, const void *in, int n)
     for (const struct block_q4_k *b = in; n > 0; b++, n -= BLOCK_K) {
         const float d = f16_value(b->d), m = f16_value(b->dmin);
         uint8_t scales[16];
-        group_scales(scales, b->scales);
+        _mm_storeu_si128((void *)scales, group_scales(b->scales));
         for (int g = 0; g < 8; g++, out += 32)
             store_32(out, values_of_q4_k(b, g), d * (float)scales[g], -m * (float)scales[8 + g]);
     }
@@ -171,7 +186,7 @@ static inline void q5_k_to_float(float *out, const void *in, int n)
     for (const struct block_q5_k *b = in; n > 0; b++, n -= BLOCK_K) {
         const float d = f16_value(b->d), m = f16_value(b->dmin);
         uint8_t scales[16];
-        group_scales(scales, b->scales);
+        _mm_storeu_si128((void *)scales, group_scales(b->scales));
         for (int g = 0; g < 8; g++, out += 32)
             store_32(out, values_of_q5_k(b, g), d * (float)scales[g], -m * (float)scales[8 + g]);
     }
