@@ -4,8 +4,7 @@
 #include "output.h"
 
 #include "image/image.h"
-#include "model/config.h"
-#include "model/locate.h"
+#include "model/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,14 +81,8 @@ static void parse(struct preprocess_options *o, int argc, char **argv)
 static int square_size(const struct preprocess_options *o)
 {
     struct ward_error err;
-    char *folder;
     struct model_config *config = must_realloc(NULL, 1, sizeof *config);
-    int rc = model_locate(&folder, o->model_path, &err);
-    if (rc == 0) {
-        rc = config_read(config, folder, &err);
-        free(folder);
-    }
-    if (rc)
+    if (checkpoint_read_config(config, o->model_path, NULL, &err))
         die_error(&err);
     int size = o->size ? o->size : config->vision.image_size;
     bool sees = config->vision.n_layers > 0, resizes = config->image.resize;

@@ -31,7 +31,9 @@ const struct command command_run = {
         "PROMPT: the question; - or none with a piped standard input: it is read from there.\n"
         "Images come before the text, in the order given, unless PROMPT holds <image> marks, one for each image.\n"
         "\n"
-        "  -m, --model DIR|ORG/NAME   folder of the checkpoint, or its name in the local Hugging Face cache\n"
+        "  -m, --model MODEL          folder of the checkpoint, a GGUF file, ORG/NAME in the local Hugging Face cache,\n"
+        "                             or NAME[:TAG] in Ollama's store\n"
+        "      --mmproj FILE|none     GGUF file of the image encoder (the one beside the model's)\n"
         "  -i, --image FILE           JPEG or PNG; may be repeated\n"
         "      --pad                  pad images to a black square instead of stretching them\n"
         "      --system TEXT          instructions before the first question\n"
@@ -67,7 +69,7 @@ struct run_options {
 enum {
     OPT_PAD = 256, OPT_SYSTEM, OPT_MESSAGES, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED,
     OPT_THINKING, OPT_CTX, OPT_DEVICE, OPT_CPU_MASK, OPT_JSON, OPT_LOGPROBS, OPT_TIMINGS,
-    OPT_DRAFT_MAX,
+    OPT_DRAFT_MAX, OPT_MMPROJ,
 };
 
 static const struct option options[] = {
@@ -93,6 +95,7 @@ static const struct option options[] = {
     {"logprobs", required_argument, NULL, OPT_LOGPROBS},
     {"timings", no_argument, NULL, OPT_TIMINGS},
     {"draft-max", required_argument, NULL, OPT_DRAFT_MAX},
+    {"mmproj", required_argument, NULL, OPT_MMPROJ},
     {0},
 };
 
@@ -145,6 +148,7 @@ static void set_option(struct run_options *o, int c)
         generate->draft_max = generate->draft_max ? generate->draft_max : -1;
         break;
     case OPT_DEVICE: set_device(o); break;
+    case OPT_MMPROJ: o->model.mmproj = optarg; break;
     case OPT_CPU_MASK: o->model.cpu_mask = optarg; break;
     case OPT_JSON: o->json = true; break;
     case OPT_LOGPROBS: generate->logprobs = whole("--logprobs", 0, 1000); break;
@@ -256,6 +260,10 @@ static int run(int argc, char **argv)
         print_error("%s", err.text);
         exit(rc == WARD_EINVAL ? EXIT_USAGE : EXIT_FAILED); /* an option's value that only the model can judge */
     }
+    struct ward_model_info info;
+    ward_model_get_info(model, &info);
+    if (info.mmproj_guessed)
+        print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
 
     int status;
     if (interactive) {

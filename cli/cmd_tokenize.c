@@ -4,14 +4,12 @@
 #include "output.h"
 
 #include "base/json.h"
-#include "model/locate.h"
-#include "model/tokenizer.h"
+#include "model/checkpoint.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static int run(int argc, char **argv);
 
@@ -196,21 +194,6 @@ static int run_lines(struct job *job, struct ward_error *err)
 
 /* ---- the command ------------------------------------------------------------------------------------------------- */
 
-/* A folder need hold nothing but a tokenizer; any other name is that of a checkpoint in the cache. */
-static int open_tokenizer(struct tokenizer **out, const char *name, struct ward_error *err)
-{
-    struct stat st;
-    if (stat(name, &st) == 0 && S_ISDIR(st.st_mode))
-        return tokenizer_open(out, name, err);
-    char *folder;
-    int rc = model_locate(&folder, name, err);
-    if (rc)
-        return rc;
-    rc = tokenizer_open(out, folder, err);
-    free(folder);
-    return rc;
-}
-
 static int run_text(struct job *job, const char *given, struct ward_error *err)
 {
     size_t length;
@@ -251,7 +234,7 @@ static int run(int argc, char **argv)
     if (!model_path)
         die_usage(&command_tokenize, "tokenize: which model? give its folder with -m");
 
-    int rc = open_tokenizer(&job.tokenizer, model_path, &err);
+    int rc = checkpoint_open_tokenizer(&job.tokenizer, model_path, &err);
     if (rc)
         die_error(&err);
     if (bos && (job.bos = tokenizer_id(job.tokenizer, "<bos>")) < 0)

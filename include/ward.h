@@ -57,17 +57,20 @@ struct ward_model_options {
     const char *cpu_mask; /* the highest instruction set allowed: "none", "avx2", "avx512", "amx"; NULL: the best there
                              is. "none" is the oracle: plain C, float32 throughout */
     const char *device;   /* "auto" (NULL) or "cpu" */
+    const char *mmproj;   /* GGUF: the file of the image encoder, "none" for none, or NULL: the one beside the text */
 };
 
-/* Opens a checkpoint: a folder in Hugging Face's layout, or ORG/NAME to be found in Hugging Face's local cache (never
- * downloaded). Weights are mapped, not read. `options` may be NULL. */
+/* Opens a checkpoint: a folder in Hugging Face's layout, a GGUF file, ORG/NAME to be found in Hugging Face's local
+ * cache or NAME[:TAG] in Ollama's store (never downloaded). Weights are mapped, not read. `options` may be NULL. */
 WARD_API WARD_CHECKED int ward_model_open(ward_model **out, const char *path, const struct ward_model_options *options,
                                           struct ward_error *err);
 WARD_API void ward_model_close(ward_model **model);
 
 struct ward_model_info {
-    const char *path;    /* the folder that was opened (a cache name resolved); valid until the model is closed */
-    const char *type;    /* element type of the text weights: "bf16", "f16", "f32" */
+    const char *path;    /* the folder or file that was opened (a name resolved); valid until the model is closed */
+    const char *mmproj;  /* the GGUF file of the image encoder; NULL: it is in `path`, or there is none */
+    bool mmproj_guessed; /* other files beside `path` would have done as well */
+    const char *type;    /* of most of the text weights: "bf16", "f16", "f32", "q8_0", "q4_0", "q4_k", ... */
     const char *device;  /* "cpu" */
     const char *kernels; /* the instruction set in use: "none", "avx2", "avx512", ... */
     int threads;

@@ -28,9 +28,9 @@ static bool is_mark(const struct chat_template *chat, int32_t id)
 static void answer_push(struct answer *a, int32_t id, bool last)
 {
     a->of_thinking = a->thinking;
-    if (is_mark(&a->model->chat, id)) {
+    if (is_mark(&a->model->checkpoint.chat, id)) {
         a->piece = decoder_finish(&a->decoder, &a->length);
-        a->thinking = id == a->model->chat.thinking_start;
+        a->thinking = id == a->model->checkpoint.chat.thinking_start;
     } else {
         a->piece = decoder_push(&a->decoder, id, &a->length);
     }
@@ -48,14 +48,14 @@ static int answer_text(const struct ward_model *m, const struct ward_result *res
     size_t n = 0;
     bool thinking = false, found = !thoughts;
     for (size_t i = 0; i < result->n_ids; i++) {
-        if (is_mark(&m->chat, result->ids[i])) {
-            thinking = result->ids[i] == m->chat.thinking_start;
+        if (is_mark(&m->checkpoint.chat, result->ids[i])) {
+            thinking = result->ids[i] == m->checkpoint.chat.thinking_start;
             found |= thinking;
         } else if (thinking == thoughts) {
             ids[n++] = result->ids[i];
         }
     }
-    const int rc = found ? tokenizer_decode(m->tokenizer, ids, n, false, text, length, err) : 0;
+    const int rc = found ? tokenizer_decode(m->checkpoint.tokenizer, ids, n, false, text, length, err) : 0;
     const size_t heading = sizeof THOUGHT_HEADING - 1;
     if (!rc && found && thoughts && *length >= heading && memcmp(*text, THOUGHT_HEADING, heading) == 0) {
         *length -= heading;
@@ -78,7 +78,7 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
 {
     if (!o->on_token)
         return 0;
-    const double log_sum = sample_log_sum(s->logits, s->model->config.text.vocab_size);
+    const double log_sum = sample_log_sum(s->logits, s->model->checkpoint.config.text.vocab_size);
     sample_top(&s->sampler, s->logits, log_sum, o->logprobs, s->top);
     const struct ward_token token = {
         .id = id,
@@ -103,7 +103,7 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
     for (;;) {
         const int32_t id = sample_token(&s->sampler, s->logits, &sampling);
         result->ids[result->n_ids++] = id;
-        const bool stop = !o->ignore_eos && is_stop(&s->model->config, id);
+        const bool stop = !o->ignore_eos && is_stop(&s->model->checkpoint.config, id);
         const bool last = stop || result->n_ids == (size_t)max_tokens || s->n_held == s->context;
         answer_push(a, id, last);
         const int cancelled = tell(s, a, o, id);
@@ -142,7 +142,7 @@ static int check_options(const struct ward_generate_options *o, int vocab, struc
 static int reserve(struct ward_session *s, const struct ward_generate_options *o, struct answer *a,
                    struct ward_result *result, int max_tokens, struct ward_error *err)
 {
-    const int rc = decoder_open(&a->decoder, s->model->tokenizer, (size_t)max_tokens, false, err);
+    const int rc = decoder_open(&a->decoder, s->model->checkpoint.tokenizer, (size_t)max_tokens, false, err);
     if (rc)
         return rc;
     result->ids = malloc((size_t)max_tokens * sizeof *result->ids);
@@ -164,7 +164,7 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
     const struct ward_generate_options *o = options ? options : &defaults;
     const double start = clock_ms();
     *result = (struct ward_result){0};
-    int rc = check_options(o, s->model->config.text.vocab_size, err);
+    int rc = check_options(o, s->model->checkpoint.config.text.vocab_size, err);
     if (rc)
         return rc;
     struct prompt prompt;

@@ -1,7 +1,5 @@
 #include "engine/model.h"
 
-#include "model/locate.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +10,8 @@ static int open_backend(struct backend **out, const struct ward_model_options *o
 {
     const int isa = isa_parse(options->cpu_mask);
     if (isa < 0)
-        return error_set(err, WARD_EINVAL, "cpu mask %s is unknown; expected none, avx2, avx512 or amx",
+        return error_set(err, WARD_EINVAL,
+                         "cpu mask %s is unknown; expected none, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx",
                          options->cpu_mask);
     if (options->device && strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
         return error_set(err, WARD_EUNSUPPORTED, "device %s is not in this build; expected auto or cpu",
@@ -30,20 +29,15 @@ int ward_model_open(ward_model **out, const char *path, const struct ward_model_
     struct ward_model *m = calloc(1, sizeof *m);
     if (!m)
         return error_no_memory(err, "the model", sizeof *m);
-    int rc = model_locate(&m->path, path, err);
+    if (!options)
+        options = &defaults;
+    int rc = checkpoint_open(&m->checkpoint, path, options->mmproj, err);
     if (!rc)
-        rc = config_read(&m->config, m->path, err);
-    if (!rc)
-        rc = tokenizer_open(&m->tokenizer, m->path, err);
-    if (!rc)
-        rc = chat_template_open(&m->chat, m->path, &m->config, m->tokenizer, err);
-    if (!rc)
-        rc = weights_open(&m->weights, m->path, &m->config, err);
-    if (!rc)
-        rc = open_backend(&m->backend, options ? options : &defaults, err);
-    if (!rc && m->config.image_tokens)
+        rc = open_backend(&m->backend, options, err);
+    const struct model_config *c = &m->checkpoint.config;
+    if (!rc && c->image_tokens)
         rc = image_cache_open(&m->images, IMAGE_CACHE_BYTES,
-                              (size_t)m->config.image_tokens * (size_t)m->config.text.hidden_size * sizeof(float), err);
+                              (size_t)c->image_tokens * (size_t)c->text.hidden_size * sizeof(float), err);
     if (rc)
         ward_model_close(&m);
     *out = m;
@@ -57,9 +51,7 @@ void ward_model_close(ward_model **model)
         return;
     image_cache_close(&m->images);
     backend_close(&m->backend);
-    weights_close(&m->weights);
-    tokenizer_close(&m->tokenizer);
-    free(m->path);
+    checkpoint_close(&m->checkpoint);
     free(m);
     *model = NULL;
 }
@@ -67,17 +59,19 @@ void ward_model_close(ward_model **model)
 void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
 {
     *info = (struct ward_model_info){
-        .path = m->path,
-        .type = tensor_type_name(m->weights->type),
+        .path = m->checkpoint.place.path,
+        .mmproj = m->checkpoint.place.mmproj,
+        .mmproj_guessed = m->checkpoint.place.guessed,
+        .type = tensor_type_name(m->checkpoint.weights->type),
         .device = m->backend->device,
         .kernels = m->backend->kernels,
         .threads = m->backend->threads,
-        .vocab_size = m->config.text.vocab_size,
-        .hidden_size = m->config.text.hidden_size,
-        .context_limit = m->config.text.max_positions,
-        .image_tokens = m->config.image_tokens,
-        .image_size = m->config.vision.image_size,
-        .has_chat_template = m->chat.present,
+        .vocab_size = m->checkpoint.config.text.vocab_size,
+        .hidden_size = m->checkpoint.config.text.hidden_size,
+        .context_limit = m->checkpoint.config.text.max_positions,
+        .image_tokens = m->checkpoint.config.image_tokens,
+        .image_size = m->checkpoint.config.vision.image_size,
+        .has_chat_template = m->checkpoint.chat.present,
     };
 }
 
@@ -85,8 +79,8 @@ int ward_tokenize(const ward_model *m, const char *text, size_t length, bool par
                   struct ward_error *err)
 {
     struct ids list = {0};
-    const int rc =
-        tokenizer_encode(m->tokenizer, text, length, parse_special ? TOKENIZE_SPECIAL : TOKENIZE_PLAIN, &list, err);
+    const enum tokenize_mode mode = parse_special ? TOKENIZE_SPECIAL : TOKENIZE_PLAIN;
+    const int rc = tokenizer_encode(m->checkpoint.tokenizer, text, length, mode, &list, err);
     if (rc)
         ids_free(&list);
     *ids = list.at;
@@ -97,7 +91,7 @@ int ward_tokenize(const ward_model *m, const char *text, size_t length, bool par
 int ward_detokenize(const ward_model *m, const int32_t *ids, size_t n, bool special, char **text, size_t *length,
                     struct ward_error *err)
 {
-    return tokenizer_decode(m->tokenizer, ids, n, special, text, length, err);
+    return tokenizer_decode(m->checkpoint.tokenizer, ids, n, special, text, length, err);
 }
 
 void ward_free(void *allocated)

@@ -26,10 +26,10 @@ static int collect_images(struct prompt *p, const struct ward_message *messages,
 static int check_vocabulary(const struct prompt *p, const struct ward_model *m, struct ward_error *err)
 {
     for (size_t i = 0; i < p->ids.n; i++)
-        if (p->ids.at[i] >= m->config.text.vocab_size && p->ids.at[i] != m->config.image_token)
+        if (p->ids.at[i] >= m->checkpoint.config.text.vocab_size && p->ids.at[i] != m->checkpoint.config.image_token)
             return error_set(err, WARD_EFORMAT,
-                             "%s: the tokenizer gave token %d, but the model's vocabulary ends at %d", m->path,
-                             (int)p->ids.at[i], m->config.text.vocab_size - 1);
+                             "%s: the tokenizer gave token %d, but the model's vocabulary ends at %d",
+                             m->checkpoint.place.path, (int)p->ids.at[i], m->checkpoint.config.text.vocab_size - 1);
     return 0;
 }
 
@@ -61,17 +61,19 @@ int prompt_build(struct prompt *out, const struct ward_model *m, const struct wa
 {
     *out = (struct prompt){0};
     int rc = collect_images(out, messages, n_messages, err);
-    if (!rc && out->n_images && m->config.image_tokens == 0)
+    if (!rc && out->n_images && m->checkpoint.config.image_tokens == 0)
         rc = error_set(err, WARD_EUNSUPPORTED,
-                       "%s: is a text-only checkpoint; an image needs one with a vision encoder", m->path);
+                       "%s: is a text-only checkpoint; an image needs one with a vision encoder",
+                       m->checkpoint.place.path);
     if (!rc)
-        rc = chat_encode(&m->chat, &m->config, m->tokenizer, messages, n_messages, &out->ids, err);
+        rc = chat_encode(&m->checkpoint.chat, &m->checkpoint.config, m->checkpoint.tokenizer, messages, n_messages,
+                         &out->ids, err);
     if (!rc && out->ids.n > INT_MAX / 2)
         rc = error_set(err, WARD_ECONTEXT, "the prompt has %zu tokens", out->ids.n);
     if (!rc)
         rc = check_vocabulary(out, m, err);
     if (!rc)
-        rc = place_images(out, &m->config, err);
+        rc = place_images(out, &m->checkpoint.config, err);
     if (rc)
         prompt_clear(out);
     return rc;

@@ -13,7 +13,7 @@ enum { DEFAULT_CONTEXT = 8192, CHUNK = 512 };
 
 static int allocate_host(struct ward_session *s, struct ward_error *err)
 {
-    const struct model_config *c = &s->model->config;
+    const struct model_config *c = &s->model->checkpoint.config;
     const size_t pixels = 3 * (size_t)c->vision.image_size * (size_t)c->vision.image_size;
     const size_t images = c->image_tokens ? (size_t)(s->context / c->image_tokens) : 0;
     s->held = calloc((size_t)s->context, sizeof *s->held);
@@ -30,7 +30,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
                       struct ward_error *err)
 {
     *out = NULL;
-    const struct model_config *c = &model->config;
+    const struct model_config *c = &model->checkpoint.config;
     const int limit = c->text.max_positions;
     const int wanted = options ? options->context : 0;
     if (wanted < 0 || wanted > limit)
@@ -48,7 +48,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     struct backend *be = model->backend;
     int rc = kv_open(&s->kv, be, &c->text, s->context, chunk, err);
     if (!rc)
-        rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk, err);
+        rc = text_open(&s->text, be, &c->text, &model->checkpoint.weights->text, chunk, err);
     if (!rc)
         rc = sampler_open(&s->sampler, c->text.vocab_size, err);
     if (!rc && c->image_tokens) {
@@ -94,7 +94,7 @@ void ward_session_observe(ward_session *s, ward_observe_fn *fn, void *user)
  * whole prompt, whose last token gives the logits. */
 static int reusable(const struct ward_session *s, const struct prompt *p)
 {
-    const int image_tokens = s->model->config.image_tokens;
+    const int image_tokens = s->model->checkpoint.config.image_tokens;
     int keep = 0, image = 0;
     while (keep < s->n_held && keep + 1 < (int)p->ids.n && s->held[keep] == p->ids.at[keep]) {
         if (image < p->n_images && p->images[image].first == keep) {
@@ -121,7 +121,7 @@ static void forget_after(struct ward_session *s, int keep)
 static int run_encoder(struct ward_session *s, const struct ward_image *image, int index,
                         struct prefill_report *report, struct ward_error *err)
 {
-    const struct model_config *c = &s->model->config;
+    const struct model_config *c = &s->model->checkpoint.config;
     const int size = c->vision.image_size;
     const double start = clock_ms();
     if (c->image.resize) {
@@ -139,9 +139,10 @@ static int run_encoder(struct ward_session *s, const struct ward_image *image, i
     image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1,
                     c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->planes);
     const double resized = clock_ms();
-    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features, index,
-                                 &s->observer, err);
-    vision_rest(&c->vision, &s->model->weights->vision);
+    const struct vision_weights *weights = &s->model->checkpoint.weights->vision;
+    const int rc =
+        vision_encode(s->model->backend, c, weights, s->planes, s->features, index, &s->observer, err);
+    vision_rest(&c->vision, weights);
     report->image_ms += resized - start;
     report->vision_ms += clock_ms() - resized;
     return rc;
@@ -174,7 +175,7 @@ static int report_progress(const struct ward_generate_options *o, const char *st
 /* The end of the chunk that begins at `first`: at most one image, which is not divided. */
 static int chunk_end(const struct ward_session *s, const struct prompt *p, int first, int next_image)
 {
-    const int n = (int)p->ids.n, image_tokens = s->model->config.image_tokens;
+    const int n = (int)p->ids.n, image_tokens = s->model->checkpoint.config.image_tokens;
     int end = n - first < s->kv.chunk ? n : first + s->kv.chunk;
     if (next_image < p->n_images && p->images[next_image].first + image_tokens > end &&
         p->images[next_image].first < end)
@@ -195,7 +196,7 @@ static int prefill_chunk(struct ward_session *s, const struct prompt *p, int nex
         const int rc = encode_image(s, p->images[next_image].image, next_image, report, err);
         if (rc)
             return rc;
-        image = (struct text_image){p->images[next_image].first, s->model->config.image_tokens, s->features};
+        image = (struct text_image){p->images[next_image].first, s->model->checkpoint.config.image_tokens, s->features};
     }
     const double start = clock_ms();
     text_forward(&s->text, &s->kv, p->ids.at + first, first, end - first, &image, has_image, &s->observer);
@@ -214,7 +215,7 @@ static int prefill_chunk(struct ward_session *s, const struct prompt *p, int nex
 /* The logits of row `row` of the last text_logits, softcapped as the config says, to host memory. */
 static void fetch_logits(struct ward_session *s, int row)
 {
-    const struct text_config *c = &s->model->config.text;
+    const struct text_config *c = &s->model->checkpoint.config.text;
     struct backend *be = s->model->backend;
     const size_t vocab = (size_t)c->vocab_size;
     be->ops->read(be, s->logits, s->text.b.logits + (size_t)row * vocab, vocab * sizeof *s->logits);
@@ -272,7 +273,7 @@ int session_step(struct ward_session *s, int32_t id, int draft_most, bool always
     const int position = s->n_held, room = s->context - position - 1;
     s->held[s->n_held++] = id;
     s->n_ahead = speculator_draft(&s->speculator, s->held, s->n_held, draft_most < room ? draft_most : room, always,
-                                  s->model->config.image_token);
+                                  s->model->checkpoint.config.image_token);
     const int rows = 1 + s->n_ahead;
     text_forward(&s->text, &s->kv, s->held + position, position, rows, NULL, 0, &s->observer);
     text_logits(&s->text, 0, rows, position, &s->observer);

@@ -19,6 +19,13 @@ struct chat_template {
 WARD_CHECKED int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
                                     const struct tokenizer *tokenizer, struct ward_error *err);
 
+struct gguf;
+/* The same for a GGUF file. Its publishers mend the template: one that writes Gemma's turns is taken as Gemma's, as is
+ * one that is not there (Ollama's files have none) where the vocabulary has turns. */
+WARD_CHECKED int chat_template_from_gguf(struct chat_template *out, const struct gguf *file,
+                                         const struct model_config *config, const struct tokenizer *tokenizer,
+                                         struct ward_error *err);
+
 /* The token ids of a conversation, with bos and, when the template is present, the opening of the answer's turn. Each
  * image becomes two newlines, boi, config->image_tokens image tokens, eoi, two newlines, merged with the text around it
  * before it is tokenized. Parts are given in order; the text of images is not read. */

@@ -3,6 +3,7 @@
 #include "base/json.h"
 #include "base/mapping.h"
 #include "model/chat.h"
+#include "model/gguf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -201,13 +202,12 @@ static int find_token(int32_t *id, const struct tokenizer *tokenizer, const char
     return *id >= 0 ? 0 : error_set(err, WARD_EFORMAT, "%s: the tokenizer has no %s", folder, text);
 }
 
-int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
+static int find_tokens(struct chat_template *out, bool present, const char *folder, const struct model_config *config,
                        const struct tokenizer *tokenizer, struct ward_error *err)
 {
-    struct chat_template c = {.start_of_turn = -1, .end_of_turn = -1, .image = -1, .boi = -1, .eoi = -1};
-    int rc = find_template(&c.present, folder, err);
-    if (!rc)
-        rc = find_token(&c.bos, tokenizer, "<bos>", folder, err);
+    struct chat_template c = {
+        .present = present, .start_of_turn = -1, .end_of_turn = -1, .image = -1, .boi = -1, .eoi = -1};
+    int rc = find_token(&c.bos, tokenizer, "<bos>", folder, err);
     if (!rc && c.present)
         rc = find_token(&c.start_of_turn, tokenizer, "<start_of_turn>", folder, err);
     if (!rc && c.present)
@@ -229,4 +229,28 @@ int chat_template_open(struct chat_template *out, const char *folder, const stru
     if (!rc)
         *out = c;
     return rc;
+}
+
+int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
+                       const struct tokenizer *tokenizer, struct ward_error *err)
+{
+    bool present;
+    const int rc = find_template(&present, folder, err);
+    return rc ? rc : find_tokens(out, present, folder, config, tokenizer, err);
+}
+
+int chat_template_from_gguf(struct chat_template *out, const struct gguf *file, const struct model_config *config,
+                            const struct tokenizer *tokenizer, struct ward_error *err)
+{
+    static const char turn[] = "<start_of_turn>";
+    const struct gguf_value *value = gguf_value(file, "tokenizer.chat_template");
+    const char *name = gguf_name(file), *text;
+    size_t at = 0, length;
+    if (value && (value->type != GGUF_STRING || !gguf_next_string(value, &at, &text, &length)))
+        return error_set(err, WARD_EFORMAT, "%s: its tokenizer.chat_template is not a text", name);
+    if (value && !memmem(text, length, turn, sizeof turn - 1))
+        return error_set(err, WARD_EUNSUPPORTED,
+                         "%s: has a chat template that does not write Gemma's turns, the only ones that ward knows",
+                         name);
+    return find_tokens(out, value || tokenizer_id(tokenizer, turn) >= 0, name, config, tokenizer, err);
 }

@@ -64,4 +64,14 @@ WARD_CHECKED int config_parse(struct model_config *out, const struct config_file
 /* Reads the files in `folder`. */
 WARD_CHECKED int config_read(struct model_config *out, const char *folder, struct ward_error *err);
 
+struct gguf;
+struct tokenizer;
+/* Whether the file of a text model holds an image encoder as well, as Ollama's do. */
+bool gguf_has_vision(const struct gguf *text);
+/* The same promises, from GGUF files. vision: the file of the image encoder, `text` itself, or NULL for none. Token ids
+ * are left to config_add_tokens: what ends an answer, and what stands for an image, by their texts. */
+WARD_CHECKED int config_from_gguf(struct model_config *out, const struct gguf *text, const struct gguf *vision,
+                                  struct ward_error *err);
+void config_add_tokens(struct model_config *out, const struct gguf *text, const struct tokenizer *tokenizer);
+
 #endif

@@ -109,67 +109,118 @@ static char *newest_snapshot(const char *repository)
     return newest;
 }
 
-/* A folder holds a checkpoint when it holds its config.json. */
-static int check_folder(const char *folder, struct ward_error *err)
+/* The folder of ORG/NAME in the cache; NULL when it is not there. */
+static int find_in_cache(char **folder, const char *cache, const char *name, struct ward_error *err)
 {
+    char *repository = repository_folder(cache, name);
+    if (!repository)
+        return error_no_memory(err, "a path", strlen(name));
+    *folder = main_snapshot(repository);
+    if (!*folder)
+        *folder = newest_snapshot(repository);
+    free(repository);
+    return 0;
+}
+
+/* A folder holds a checkpoint when it holds its config.json, or GGUF files. */
+static int take_folder(struct model_place *out, char *folder, struct ward_error *err)
+{
+    int rc = 0;
+    if (folder_is_gguf(folder)) {
+        out->is_gguf = true;
+        rc = find_text_gguf(&out->path, folder, err);
+        free(folder);
+        return rc;
+    }
+    out->path = folder;
     char *config = format(folder, "/config.json", "");
     if (!config)
         return error_no_memory(err, "a path", strlen(folder));
-    const bool there = file_exists(config);
+    if (!file_exists(config))
+        rc = error_set(err, WARD_EIO,
+                       "%s: has no config.json and no GGUF file; a checkpoint folder in Hugging Face's layout was "
+                       "expected",
+                       folder);
     free(config);
-    return there
-               ? 0
-               : error_set(err, WARD_EIO,
-                           "%s: has no config.json; a checkpoint folder in Hugging Face's layout was expected", folder);
-}
-
-static int find_in_cache(char **folder, const char *name, struct ward_error *err)
-{
-    char *cache = cache_folder();
-    char *repository = cache ? repository_folder(cache, name) : NULL;
-    int rc = 0;
-    if (!repository) {
-        rc = error_no_memory(err, "a path", strlen(name));
-    } else {
-        *folder = main_snapshot(repository);
-        if (!*folder)
-            *folder = newest_snapshot(repository);
-        if (!*folder)
-            rc = error_set(err, WARD_EIO,
-                           "%s: is neither a folder nor in the Hugging Face cache %s; to download it, once: "
-                           "huggingface-cli download %s --local-dir ./models",
-                           name, cache, name);
-    }
-    free(cache);
-    free(repository);
     return rc;
 }
 
-int model_locate(char **folder, const char *name, struct ward_error *err)
+static int take_copy(struct model_place *out, const char *name, bool is_folder_name, struct ward_error *err)
 {
-    int rc = 0;
-    *folder = NULL;
-    if (is_folder(name)) {
-        *folder = strdup(name);
-        if (!*folder)
-            return error_no_memory(err, "a path", strlen(name));
-    } else if (file_exists(name)) {
-        return error_set(err, WARD_EUNSUPPORTED,
-                         "%s: is a file; a checkpoint folder in Hugging Face's layout was expected", name);
-    } else if (is_cache_name(name)) {
-        rc = find_in_cache(folder, name, err);
-    } else {
-        return error_set(
+    char *path = strdup(name);
+    if (!path)
+        return error_no_memory(err, "a path", strlen(name));
+    if (is_folder_name)
+        return take_folder(out, path, err);
+    out->path = path;
+    out->is_gguf = true; /* a file that is not says so when it is read */
+    return 0;
+}
+
+/* Not a path: a name in a store. */
+static int find_by_name(struct model_place *out, const char *name, struct ward_error *err)
+{
+    char *cache = cache_folder(), *folder = NULL;
+    int rc = cache ? 0 : error_no_memory(err, "a path", strlen(name));
+    if (!rc && is_cache_name(name))
+        rc = find_in_cache(&folder, cache, name, err);
+    if (!rc && folder)
+        rc = take_folder(out, folder, err);
+    else if (!rc)
+        rc = find_in_ollama(out, name, err);
+    if (!rc && !out->path && is_cache_name(name))
+        rc = error_set(err, WARD_EIO,
+                       "%s: is neither a folder nor in the Hugging Face cache %s; to download it, once: "
+                       "huggingface-cli download %s --local-dir ./models",
+                       name, cache, name);
+    else if (!rc && !out->path)
+        rc = error_set(
             err, WARD_EIO,
-            "%s: there is no such folder; expected a checkpoint folder, or ORG/NAME in the Hugging "
-            "Face cache (to download, once: huggingface-cli download google/medgemma-4b-it --local-dir ./models)",
+            "%s: there is no such folder or file; expected a checkpoint folder, a GGUF file, ORG/NAME in the Hugging "
+            "Face cache or a model of Ollama's (to download, once: huggingface-cli download google/medgemma-4b-it "
+            "--local-dir ./models)",
             name);
-    }
-    if (!rc)
-        rc = check_folder(*folder, err);
-    if (rc) {
-        free(*folder);
-        *folder = NULL;
-    }
+    free(cache);
     return rc;
+}
+
+/* The image encoder: what was asked for, else what lies beside the text. */
+static int take_mmproj(struct model_place *out, const char *mmproj, struct ward_error *err)
+{
+    if (mmproj && !out->is_gguf)
+        return error_set(err, WARD_EINVAL, "%s: is no GGUF file: the image encoder %s does not go with it", out->path,
+                         mmproj);
+    if (mmproj) {
+        free(out->mmproj);
+        out->mmproj = NULL;
+        out->text_only = strcmp(mmproj, "none") == 0;
+        if (!out->text_only && !(out->mmproj = strdup(mmproj)))
+            return error_no_memory(err, "a path", strlen(mmproj));
+        return 0;
+    }
+    return out->is_gguf && !out->mmproj ? find_mmproj(&out->mmproj, &out->guessed, out->path, err) : 0;
+}
+
+int model_locate(struct model_place *out, const char *name, const char *mmproj, struct ward_error *err)
+{
+    *out = (struct model_place){0};
+    int rc;
+    if (is_folder(name))
+        rc = take_copy(out, name, true, err);
+    else if (file_exists(name))
+        rc = take_copy(out, name, false, err);
+    else
+        rc = find_by_name(out, name, err);
+    if (!rc)
+        rc = take_mmproj(out, mmproj, err);
+    if (rc)
+        model_place_free(out);
+    return rc;
+}
+
+void model_place_free(struct model_place *place)
+{
+    free(place->path);
+    free(place->mmproj);
+    *place = (struct model_place){0};
 }

@@ -1,11 +1,12 @@
 /* Gemma's tokenizer: byte-pair merges over SentencePiece pieces with byte fallback and added tokens, read from
- * tokenizer.json or tokenizer.model; ids equal to those of Hugging Face's tokenizers library. */
+ * tokenizer.json, tokenizer.model or a GGUF file; ids equal to those of Hugging Face's tokenizers library. */
 #ifndef WARD_MODEL_TOKENIZER_H
 #define WARD_MODEL_TOKENIZER_H
 
 #include "base/error.h"
 
 struct tokenizer;
+struct gguf;
 
 /* From a checkpoint folder: tokenizer.json, else tokenizer.model (with added_tokens.json / tokenizer_config.json beside
  * it). */
@@ -15,6 +16,9 @@ WARD_CHECKED int tokenizer_from_json(struct tokenizer **out, const char *text, s
                                      struct ward_error *err);
 WARD_CHECKED int tokenizer_from_model(struct tokenizer **out, const uint8_t *data, size_t size, const char *name,
                                       struct ward_error *err);
+/* From the vocabulary of a GGUF file, which may be closed then. Of the tokens that it marks as control, those that
+ * Gemma's tokenizer.json does not flag as special (<mask>, <unusedN>) are not special here either. */
+WARD_CHECKED int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *file, struct ward_error *err);
 void tokenizer_close(struct tokenizer **tokenizer);
 
 struct ids {

@@ -1,7 +1,8 @@
 #include "model/weights.h"
 
 #include "base/half.h"
-#include "model/safetensors.h"
+#include "model/stored.h"
+#include "model/to_float.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,21 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Names on disk differ by who wrote the file: Google, transformers 4.52 to 4.57, transformers 5. What they share is the
- * part of the model and the name within it. */
-enum part { PART_TEXT, PART_HEAD, PART_VISION, PART_PROJECTOR };
-
-struct entry {
-    enum part part;
-    const char *name; /* within its part, in the safetensors' memory */
-    const struct safetensor *tensor;
-    bool used;
-};
-
+/* What is being looked up among. */
 struct index {
-    struct entry *entries; /* sorted by part and name */
-    size_t n;
-    const char *folder;
+    struct stored_list list; /* sorted by part and name */
+    const char *name;        /* of the folder or file, for errors */
     struct ward_error *err;
 };
 
@@ -32,75 +22,36 @@ struct open_weights {
     struct weights view; /* first: what callers see */
     struct safetensors *files;
     float *floats; /* norms and biases, one after the other */
-    size_t n_floats, room;
+    size_t n_floats;
     void *projector;
 };
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
 
-static bool skip_prefix(const char **name, const char *prefix)
+static int compare_stored(const void *a, const void *b)
 {
-    const size_t length = strlen(prefix);
-    if (strncmp(*name, prefix, length))
-        return false;
-    *name += length;
-    return true;
-}
-
-/* [model.]vision_tower.[vision_model.]X, [model.]multi_modal_projector.X, [language_model.]lm_head.X,
- * [model.][language_model.][model.]X */
-static struct entry entry_of(const struct safetensor *tensor)
-{
-    const char *name = tensor->name;
-    enum part part = PART_TEXT;
-    skip_prefix(&name, "model.");
-    if (skip_prefix(&name, "vision_tower.")) {
-        skip_prefix(&name, "vision_model.");
-        part = PART_VISION;
-    } else if (skip_prefix(&name, "multi_modal_projector.")) {
-        part = PART_PROJECTOR;
-    } else {
-        skip_prefix(&name, "language_model.");
-        if (skip_prefix(&name, "lm_head."))
-            part = PART_HEAD;
-        else
-            skip_prefix(&name, "model.");
-    }
-    return (struct entry){part, name, tensor, false};
-}
-
-static int compare_entries(const void *a, const void *b)
-{
-    const struct entry *x = a, *y = b;
+    const struct stored *x = a, *y = b;
     return x->part != y->part ? (int)x->part - (int)y->part : strcmp(x->name, y->name);
 }
 
-static int index_build(struct index *index, const struct safetensors *files)
+static int index_sort(struct index *index)
 {
-    index->n = safetensors_count(files);
-    index->entries = calloc(index->n + 1, sizeof *index->entries);
-    if (!index->entries)
-        return error_no_memory(index->err, "the list of tensors", (index->n + 1) * sizeof *index->entries);
-    for (size_t i = 0; i < index->n; i++)
-        index->entries[i] = entry_of(safetensors_at(files, i));
-    qsort(index->entries, index->n, sizeof *index->entries, compare_entries);
-    for (size_t i = 1; i < index->n; i++) {
-        const struct safetensor *one = index->entries[i - 1].tensor, *other = index->entries[i].tensor;
-        if (!compare_entries(&index->entries[i - 1], &index->entries[i]))
-            return error_set(index->err, WARD_EFORMAT, "%s: tensor %s is the same as %s", other->file, other->name,
-                             one->name);
-    }
+    struct stored *at = index->list.at;
+    qsort(at, index->list.n, sizeof *at, compare_stored);
+    for (size_t i = 1; i < index->list.n; i++)
+        if (!compare_stored(&at[i - 1], &at[i]))
+            return error_set(index->err, WARD_EFORMAT, "%s: tensor %s is the same as %s", at[i].file, at[i].written,
+                             at[i - 1].written);
     return 0;
 }
 
-static const struct safetensor *index_take(struct index *index, enum part part, const char *name)
+static const struct stored *index_take(struct index *index, enum part part, const char *name)
 {
-    const struct entry key = {.part = part, .name = name};
-    struct entry *entry = bsearch(&key, index->entries, index->n, sizeof key, compare_entries);
-    if (!entry)
-        return NULL;
-    entry->used = true;
-    return entry->tensor;
+    const struct stored key = {.part = part, .name = name};
+    struct stored *found = bsearch(&key, index->list.at, index->list.n, sizeof key, compare_stored);
+    if (found)
+        found->used = true;
+    return found;
 }
 
 static bool ends_with(const char *text, const char *end)
@@ -111,7 +62,7 @@ static bool ends_with(const char *text, const char *end)
 
 /* Buffers that old versions stored and that are computed anyway, and SigLIP's pooling head, which Gemma 3 does not run.
  */
-static bool is_harmless(const struct entry *entry)
+static bool is_harmless(const struct stored *entry)
 {
     if (entry->part == PART_VISION)
         return !strcmp(entry->name, "embeddings.position_ids") || !strncmp(entry->name, "head.", 5);
@@ -120,12 +71,12 @@ static bool is_harmless(const struct entry *entry)
 
 static int check_all_used(const struct index *index)
 {
-    for (size_t i = 0; i < index->n; i++) {
-        const struct entry *entry = &index->entries[i];
+    for (size_t i = 0; i < index->list.n; i++) {
+        const struct stored *entry = &index->list.at[i];
         if (!entry->used && !is_harmless(entry))
-            return error_set(index->err, WARD_EUNSUPPORTED,
-                             "%s: tensor %s is not part of the model that config.json describes", entry->tensor->file,
-                             entry->tensor->name);
+            return error_set(index->err, WARD_EUNSUPPORTED, "%s: tensor %s is not part of the model that %s",
+                             entry->file, entry->written,
+                             index->list.norms_added ? "the file describes" : "config.json describes");
     }
     return 0;
 }
@@ -148,71 +99,80 @@ static void write_shape(char text[128], const int64_t *shape, int n)
         used += (size_t)snprintf(text + used, 128 - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
 }
 
-/* The tensor `name` of `part` with exactly this shape and a float dtype, or NULL after an error. */
-static const struct safetensor *load(struct loader *l, enum part part, const char *name, const int64_t *shape,
-                                     int n_dims, enum tensor_type *type)
+/* A part's name before its tensors' names, in Google's files. */
+static const char *part_prefix(const struct loader *l, enum part part)
 {
     static const char *const parts[] = {"model.", "lm_head.", "vision_tower.vision_model.", "multi_modal_projector."};
-    static const struct {
-        const char *dtype;
-        enum tensor_type type;
-    } types[] = {{"BF16", TENSOR_BF16}, {"F16", TENSOR_F16}, {"F32", TENSOR_F32}};
+    static const char *const nested[] = {"language_model.model.", "lm_head.", "vision_tower.vision_model.",
+                                         "multi_modal_projector."};
+    return (l->out->view.vision.layers ? nested : parts)[part];
+}
+
+/* The tensor `name` of `part` with exactly this shape and a type that ward computes with, or NULL after an error. */
+static const struct stored *load(struct loader *l, enum part part, const char *name, const int64_t *shape, int n_dims)
+{
     if (l->rc)
         return NULL;
     char full[128], found[128], expected[128];
     snprintf(full, sizeof full, "%s%s", l->prefix, name);
-    const struct safetensor *t = index_take(l->index, part, full);
+    const struct stored *t = index_take(l->index, part, full);
     struct ward_error *err = l->index->err;
     if (!t) {
-        l->rc = error_set(err, WARD_EFORMAT, "%s: tensor %s%s%s is missing", l->index->folder,
-                          l->out->view.vision.layers && part == PART_TEXT ? "language_model." : "", parts[part], full);
+        l->rc = error_set(err, WARD_EFORMAT, "%s: tensor %s%s is missing", l->index->name, part_prefix(l, part), full);
         return NULL;
     }
     if (t->n_dims != n_dims || memcmp(t->shape, shape, (size_t)n_dims * sizeof *shape)) {
         write_shape(found, t->shape, t->n_dims);
         write_shape(expected, shape, n_dims);
-        l->rc = error_set(err, WARD_EFORMAT, "%s: tensor %s has shape [%s], expected [%s]", t->file, t->name, found,
+        l->rc = error_set(err, WARD_EFORMAT, "%s: tensor %s has shape [%s], expected [%s]", t->file, t->written, found,
                           expected);
         return NULL;
     }
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (!strcmp(t->dtype, types[i].dtype)) {
-            *type = types[i].type;
-            return t;
-        }
-    l->rc = error_set(err, WARD_EUNSUPPORTED, "%s: tensor %s has dtype %s, expected BF16, F16 or F32", t->file, t->name,
-                      t->dtype);
-    return NULL;
+    if (t->type < 0) {
+        l->rc = error_set(err, WARD_EUNSUPPORTED, "%s: tensor %s has dtype %s, expected BF16, F16 or F32%s", t->file,
+                          t->written, t->type_name,
+                          l->index->list.norms_added ? ", Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K" : "");
+        return NULL;
+    }
+    return t;
 }
 
 static void load_matrix(struct loader *l, struct tensor *out, enum part part, const char *name, int rows, int cols)
 {
-    enum tensor_type type = TENSOR_F32;
-    const struct safetensor *t = load(l, part, name, (const int64_t[]){rows, cols}, 2, &type);
+    const struct stored *t = load(l, part, name, (const int64_t[]){rows, cols}, 2);
     if (t)
-        *out = (struct tensor){t->data, type, rows, cols};
+        *out = (struct tensor){t->data, (enum tensor_type)t->type, rows, cols};
+}
+
+/* What is not multiplied as blocks of quantized values must be floats: vectors, patches, positions. */
+static bool expect_float(struct loader *l, const struct stored *t)
+{
+    if (t && !tensor_is_float((enum tensor_type)t->type)) {
+        l->rc = error_set(l->index->err, WARD_EUNSUPPORTED, "%s: tensor %s has type %s, expected bf16, f16 or f32",
+                          t->file, t->written, t->type_name);
+        return false;
+    }
+    return t != NULL;
 }
 
 /* Widened to float32, with `add` added: 1 for Gemma's norms. */
 static const float *load_vector(struct loader *l, enum part part, const char *name, int n, float add)
 {
-    enum tensor_type type;
-    const struct safetensor *t = load(l, part, name, (const int64_t[]){n}, 1, &type);
-    if (!t)
+    const struct stored *t = load(l, part, name, (const int64_t[]){n}, 1);
+    if (!expect_float(l, t))
         return NULL;
     float *out = l->out->floats + l->out->n_floats;
     l->out->n_floats += (size_t)n;
-    for (int i = 0; i < n; i++) {
-        uint16_t half;
-        if (type == TENSOR_F32) {
-            memcpy(&out[i], t->data + (size_t)i * 4, 4);
-        } else {
-            memcpy(&half, t->data + (size_t)i * 2, 2);
-            out[i] = type == TENSOR_BF16 ? bf16_to_float(half) : f16_to_float(half);
-        }
+    tensor_to_float[t->type](out, t->data, n);
+    for (int i = 0; i < n; i++)
         out[i] += add;
-    }
     return out;
+}
+
+/* A norm of Gemma's, which multiplies by 1 + w. */
+static const float *load_norm(struct loader *l, enum part part, const char *name, int n)
+{
+    return load_vector(l, part, name, n, l->index->list.norms_added ? 0 : 1);
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -222,12 +182,12 @@ static void load_text_layer(struct loader *l, struct text_layer *layer, const st
     const int hidden = c->hidden_size, inner = c->intermediate_size;
     const int queries = c->n_heads * c->head_dim, keys = c->n_kv_heads * c->head_dim;
     const enum part part = PART_TEXT;
-    layer->input_norm = load_vector(l, part, "input_layernorm.weight", hidden, 1);
-    layer->post_attention_norm = load_vector(l, part, "post_attention_layernorm.weight", hidden, 1);
-    layer->pre_feedforward_norm = load_vector(l, part, "pre_feedforward_layernorm.weight", hidden, 1);
-    layer->post_feedforward_norm = load_vector(l, part, "post_feedforward_layernorm.weight", hidden, 1);
-    layer->q_norm = load_vector(l, part, "self_attn.q_norm.weight", c->head_dim, 1);
-    layer->k_norm = load_vector(l, part, "self_attn.k_norm.weight", c->head_dim, 1);
+    layer->input_norm = load_norm(l, part, "input_layernorm.weight", hidden);
+    layer->post_attention_norm = load_norm(l, part, "post_attention_layernorm.weight", hidden);
+    layer->pre_feedforward_norm = load_norm(l, part, "pre_feedforward_layernorm.weight", hidden);
+    layer->post_feedforward_norm = load_norm(l, part, "post_feedforward_layernorm.weight", hidden);
+    layer->q_norm = load_norm(l, part, "self_attn.q_norm.weight", c->head_dim);
+    layer->k_norm = load_norm(l, part, "self_attn.k_norm.weight", c->head_dim);
     load_matrix(l, &layer->q, part, "self_attn.q_proj.weight", queries, hidden);
     load_matrix(l, &layer->k, part, "self_attn.k_proj.weight", keys, hidden);
     load_matrix(l, &layer->v, part, "self_attn.v_proj.weight", keys, hidden);
@@ -241,7 +201,7 @@ static void load_text_layer(struct loader *l, struct text_layer *layer, const st
 static void load_text(struct loader *l, struct text_weights *text, const struct text_config *c)
 {
     load_matrix(l, &text->embed, PART_TEXT, "embed_tokens.weight", c->vocab_size, c->hidden_size);
-    text->norm = load_vector(l, PART_TEXT, "norm.weight", c->hidden_size, 1);
+    text->norm = load_norm(l, PART_TEXT, "norm.weight", c->hidden_size);
     if (c->tied_embeddings && !index_take(l->index, PART_HEAD, "weight"))
         text->head = text->embed;
     else
@@ -285,11 +245,11 @@ static void load_vision_layer(struct loader *l, struct vision_layer *layer, cons
 /* The convolution over patches is a linear map of their pixels: [E][3][P][P] is [E][3*P*P]. */
 static void load_patch(struct loader *l, struct tensor *out, const struct vision_config *c)
 {
-    enum tensor_type type;
     const int64_t shape[] = {c->hidden_size, c->n_channels, c->patch_size, c->patch_size};
-    const struct safetensor *t = load(l, PART_VISION, "embeddings.patch_embedding.weight", shape, 4, &type);
-    if (t)
-        *out = (struct tensor){t->data, type, c->hidden_size, c->n_channels * c->patch_size * c->patch_size};
+    const struct stored *t = load(l, PART_VISION, "embeddings.patch_embedding.weight", shape, 4);
+    if (expect_float(l, t))
+        *out = (struct tensor){t->data, (enum tensor_type)t->type, c->hidden_size,
+                               c->n_channels * c->patch_size * c->patch_size};
 }
 
 /* out[col][row] = in[row][col], in blocks that stay in the cache. `size` is a constant at each call, which makes memcpy
@@ -304,22 +264,32 @@ static inline void transpose(uint8_t *out, const uint8_t *in, size_t rows, size_
                     memcpy(out + (col * rows + row) * size, in + (row * cols + col) * size, size);
 }
 
+/* Blocks run along the rows that are to become columns: such a matrix is widened. */
 static void load_projector(struct loader *l, struct tensor *out, int vision_hidden, int text_hidden)
 {
-    enum tensor_type type;
     const int64_t shape[] = {vision_hidden, text_hidden};
-    const struct safetensor *t = load(l, PART_PROJECTOR, "mm_input_projection_weight", shape, 2, &type);
+    const struct stored *t = load(l, PART_PROJECTOR, "mm_input_projection_weight", shape, 2);
     if (!t)
         return;
-    l->out->projector = malloc(t->size);
-    if (!l->out->projector) {
-        l->rc = error_no_memory(l->index->err, "the image projector", t->size);
+    const enum tensor_type stored = (enum tensor_type)t->type, type = tensor_is_float(stored) ? stored : TENSOR_F32;
+    const size_t n = (size_t)vision_hidden * (size_t)text_hidden;
+    float *wide = type == stored ? NULL : malloc(n * sizeof *wide);
+    l->out->projector = malloc(tensor_bytes(type, n));
+    if (!l->out->projector || (type != stored && !wide)) {
+        l->rc = error_no_memory(l->index->err, "the image projector", tensor_bytes(type, n));
+        free(wide);
         return;
     }
+    const uint8_t *in = t->data;
+    if (wide) {
+        tensor_to_float[stored](wide, t->data, (int)n);
+        in = (const uint8_t *)wide;
+    }
     if (tensor_bytes(type, 1) == 2)
-        transpose(l->out->projector, t->data, (size_t)vision_hidden, (size_t)text_hidden, 2);
+        transpose(l->out->projector, in, (size_t)vision_hidden, (size_t)text_hidden, 2);
     else
-        transpose(l->out->projector, t->data, (size_t)vision_hidden, (size_t)text_hidden, 4);
+        transpose(l->out->projector, in, (size_t)vision_hidden, (size_t)text_hidden, 4);
+    free(wide);
     *out = (struct tensor){l->out->projector, type, text_hidden, vision_hidden};
 }
 
@@ -337,7 +307,7 @@ static void load_vision(struct loader *l, struct vision_weights *vision, const s
         load_vision_layer(l, &vision->layers[i], c);
     }
     l->prefix[0] = '\0';
-    vision->projector_norm = load_vector(l, PART_PROJECTOR, "mm_soft_emb_norm.weight", hidden, 1);
+    vision->projector_norm = load_norm(l, PART_PROJECTOR, "mm_soft_emb_norm.weight", hidden);
     load_projector(l, &vision->projector, hidden, config->text.hidden_size);
 }
 
@@ -362,33 +332,53 @@ static int allocate(struct open_weights *w, const struct model_config *config, s
     return 0;
 }
 
-static int load_all(struct open_weights *w, const char *folder, const struct model_config *config,
-                    struct ward_error *err)
+static int load_all(struct open_weights *w, struct index *index, const struct model_config *config)
 {
-    struct index index = {.folder = folder, .err = err};
-    struct loader loader = {.index = &index, .out = w};
-    loader.rc = index_build(&index, w->files);
+    struct loader loader = {.index = index, .out = w};
+    loader.rc = index_sort(index);
     if (!loader.rc)
         load_text(&loader, &w->view.text, &config->text);
     if (!loader.rc && config->vision.n_layers)
         load_vision(&loader, &w->view.vision, config);
-    if (!loader.rc)
-        loader.rc = check_all_used(&index);
-    free(index.entries);
-    return loader.rc;
+    return loader.rc ? loader.rc : check_all_used(index);
 }
 
 /* Norms and biases are strewn over the files: asking for all of them before the first is touched lets a cold disk read
  * them side by side. The matrices are left to come as they are used. */
-static void prefetch_small(const struct safetensors *files)
+static void prefetch_small(const struct stored_list *list)
 {
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    for (size_t i = 0; i < safetensors_count(files); i++) {
-        const struct safetensor *t = safetensors_at(files, i);
+    for (size_t i = 0; i < list->n; i++) {
+        const struct stored *t = &list->at[i];
         const uintptr_t begin = (uintptr_t)t->data & ~(page - 1);
         if (t->n_dims == 1)
             (void)madvise((void *)begin, (uintptr_t)t->data + t->size - begin, MADV_WILLNEED);
     }
+}
+
+/* The type in which most bytes of the decoder's matrices are stored. */
+static enum tensor_type main_type(const struct stored_list *list)
+{
+    size_t bytes[TENSOR_TYPES] = {0};
+    int best = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (list->at[i].part == PART_TEXT && list->at[i].n_dims == 2 && list->at[i].type >= 0)
+            bytes[list->at[i].type] += list->at[i].size;
+    for (int type = 1; type < TENSOR_TYPES; type++)
+        if (bytes[type] > bytes[best])
+            best = type;
+    return (enum tensor_type)best;
+}
+
+static int open_list(struct open_weights *w, struct index *index, const struct model_config *config)
+{
+    int rc = allocate(w, config, index->err);
+    if (!rc) {
+        prefetch_small(&index->list);
+        rc = load_all(w, index, config);
+        w->view.type = main_type(&index->list);
+    }
+    return rc;
 }
 
 int weights_open(struct weights **out, const char *folder, const struct model_config *config, struct ward_error *err)
@@ -397,22 +387,39 @@ int weights_open(struct weights **out, const char *folder, const struct model_co
     struct open_weights *w = calloc(1, sizeof *w);
     if (!w)
         return error_no_memory(err, "the weights", sizeof *w);
-    struct weights *view = &w->view;
+    struct index index = {.name = folder, .err = err};
     int rc = safetensors_open(&w->files, folder, err);
     if (!rc)
-        rc = allocate(w, config, err);
-    if (!rc) {
-        prefetch_small(w->files);
-        rc = load_all(w, folder, config, err);
-    }
-    if (rc) {
-        weights_close(&view);
-        return rc;
-    }
-    view->type = view->text.embed.type;
-    view->mapped_bytes = safetensors_mapped_bytes(w->files);
-    *out = view;
-    return 0;
+        rc = stored_from_safetensors(&index.list, w->files, err);
+    if (!rc)
+        rc = open_list(w, &index, config);
+    stored_free(&index.list);
+    *out = &w->view;
+    if (rc)
+        weights_close(out);
+    else
+        (*out)->mapped_bytes = safetensors_mapped_bytes(w->files);
+    return rc;
+}
+
+int weights_from_gguf(struct weights **out, const struct gguf *text, const struct gguf *vision,
+                      const struct model_config *config, struct ward_error *err)
+{
+    *out = NULL;
+    struct open_weights *w = calloc(1, sizeof *w);
+    if (!w)
+        return error_no_memory(err, "the weights", sizeof *w);
+    struct index index = {.name = gguf_name(text), .err = err};
+    int rc = stored_from_gguf(&index.list, text, vision, err);
+    if (!rc)
+        rc = open_list(w, &index, config);
+    stored_free(&index.list);
+    *out = &w->view;
+    if (rc)
+        weights_close(out);
+    else
+        (*out)->mapped_bytes = gguf_size(text) + (vision && vision != text ? gguf_size(vision) : 0);
+    return rc;
 }
 
 void weights_close(struct weights **weights)

@@ -46,7 +46,7 @@ struct vision_weights {
 struct weights {
     struct text_weights text;
     struct vision_weights vision; /* layers NULL: a text-only checkpoint */
-    enum tensor_type type;        /* of the embedding, by which the rest is usually stored too */
+    enum tensor_type type;        /* in which most bytes of the decoder's matrices are stored */
     size_t mapped_bytes;
 };
 
@@ -56,6 +56,11 @@ struct weights {
  * transformers 5. */
 WARD_CHECKED int weights_open(struct weights **out, const char *folder, const struct model_config *config,
                               struct ward_error *err);
+struct gguf;
+/* The same from GGUF files, which must stay open as long; vision: as for config_from_gguf. Matrices may be of any type
+ * in tensor.h, vectors and patches of floats. */
+WARD_CHECKED int weights_from_gguf(struct weights **out, const struct gguf *text, const struct gguf *vision,
+                                   const struct model_config *config, struct ward_error *err);
 void weights_close(struct weights **weights);
 
 #endif

@@ -41,26 +41,44 @@ static void set(const char *variable, const char *below)
 }
 
 /* `expected`: below the root, or the name itself when it starts with a '!'. */
-static void expect_found(const char *name, const char *expected)
+static void expect_place(const char *name, const char *mmproj, const char *expected, const char *expected_mmproj)
 {
-    char *folder;
+    struct model_place place;
     struct ward_error err = {0};
     char path[512];
-    snprintf(path, sizeof path, "%s/%s", root.path, expected);
-    if (model_locate(&folder, name, &err))
+    if (model_locate(&place, name, mmproj, &err))
         fail_msg("%s: %s", name, err.text);
-    assert_string_equal(folder, *expected == '!' ? expected + 1 : path);
-    free(folder);
+    const char *const pairs[][2] = {{place.path, expected}, {place.mmproj, expected_mmproj}};
+    for (int i = 0; i < 2; i++) {
+        if (!pairs[i][1]) {
+            assert_null(pairs[i][0]);
+            continue;
+        }
+        snprintf(path, sizeof path, "%s/%s", root.path, pairs[i][1]);
+        assert_non_null(pairs[i][0]);
+        assert_string_equal(pairs[i][0], *pairs[i][1] == '!' ? pairs[i][1] + 1 : path);
+    }
+    model_place_free(&place);
+}
+
+static void expect_found(const char *name, const char *expected)
+{
+    expect_place(name, NULL, expected, NULL);
+}
+
+static void expect_refusal_with(const char *name, const char *mmproj, const char *expected)
+{
+    struct model_place place;
+    struct ward_error err = {0};
+    const int rc = model_locate(&place, name, mmproj, &err);
+    if (!rc || place.path || place.mmproj || !strstr(err.text, expected))
+        fail_msg("%s: %d, said \"%s\", expected \"%s\"", name, rc, err.text, expected);
+    assert_int_equal(model_locate(&place, name, mmproj, NULL), rc);
 }
 
 static void expect_refusal(const char *name, const char *expected)
 {
-    char *folder = root.path;
-    struct ward_error err = {0};
-    const int rc = model_locate(&folder, name, &err);
-    if (!rc || folder || !strstr(err.text, expected))
-        fail_msg("%s: %d, said \"%s\", expected \"%s\"", name, rc, err.text, expected);
-    assert_int_equal(model_locate(&folder, name, NULL), rc);
+    expect_refusal_with(name, NULL, expected);
 }
 
 static void test_folders(void **state)
@@ -73,10 +91,9 @@ static void test_folders(void **state)
     expect_found("./models", "!./models");
     expect_found("models/", "!models/");
     expect_found("a/b/c", "!a/b/c");
-    expect_refusal("empty", "empty: has no config.json; a checkpoint folder in Hugging Face's layout was expected");
-    expect_refusal("empty/file", "empty/file: is a file");
-    expect_refusal("nowhere", "nowhere: there is no such folder; expected a checkpoint folder, or ORG/NAME");
-    expect_refusal("", "there is no such folder");
+    expect_refusal("empty", "empty: has no config.json and no GGUF file; a checkpoint folder in Hugging Face's layout");
+    expect_refusal("nowhere", "nowhere: there is no such folder or file; expected a checkpoint folder, a GGUF file, ");
+    expect_refusal("", "there is no such folder or file");
 }
 
 #define MAIN "/models--google--medgemma-4b-it/"
@@ -162,6 +179,65 @@ static void test_cache_refusals(void **state)
     expect_refusal("/", "has no config.json");
 }
 
+/* A file, or a folder with one text model; the encoder beside it whose name fits best. */
+static void test_gguf(void **state)
+{
+    (void)state;
+    folder_write_text(&root, "one/model.gguf", "");
+    folder_write_text(&root, "one/config.json", "{}");
+    expect_found("one", "!one/model.gguf");
+    expect_found("one/model.gguf", "!one/model.gguf");
+    folder_write_text(&root, "one/mmproj.gguf", "");
+    expect_place("one", NULL, "!one/model.gguf", "!one/mmproj.gguf");
+    expect_place("one", "none", "!one/model.gguf", NULL);
+    expect_place("one", "elsewhere.gguf", "!one/model.gguf", "!elsewhere.gguf");
+    folder_write_text(&root, "one/model.safetensors", "");
+    expect_found("one", "!one");
+    expect_refusal_with("one", "one/mmproj.gguf", "one: is no GGUF file: the image encoder one/mmproj.gguf");
+
+    folder_write_text(&root, "many/medgemma-4b-it-Q4_K_M.gguf", "");
+    folder_write_text(&root, "many/medgemma-27b-it-Q8_0.gguf", "");
+    folder_write_text(&root, "many/mmproj-medgemma-27b-it-F16.gguf", "");
+    folder_write_text(&root, "many/mmproj-medgemma-4b-it-Q8_0.gguf", "");
+    folder_write_text(&root, "many/mmproj-medgemma-4b-it-F16.gguf", "");
+    expect_refusal("many", "many: holds 2 GGUF files, name the one to open: medgemma-27b-it-Q8_0.gguf, medgemma-4b-it");
+    expect_place("many/medgemma-4b-it-Q4_K_M.gguf", NULL, "!many/medgemma-4b-it-Q4_K_M.gguf",
+                 "!many/mmproj-medgemma-4b-it-F16.gguf");
+    expect_place("many/medgemma-27b-it-Q8_0.gguf", NULL, "!many/medgemma-27b-it-Q8_0.gguf",
+                 "!many/mmproj-medgemma-27b-it-F16.gguf");
+}
+
+#define DIGEST(c) "sha256:" c c c c c c c c c c c c c c c c
+#define BLOB(c) "ollama/blobs/sha256-" c c c c c c c c c c c c c c c c
+
+static void write_manifest(const char *name, const char *kind, const char *digest)
+{
+    char text[1024];
+    snprintf(text, sizeof text,
+             "{\"layers\": [{\"mediaType\": \"application/vnd.ollama.image.license\", \"digest\": \"%s\"},"
+             "{\"mediaType\": \"application/vnd.ollama.image.%s\", \"digest\": \"%s\"},"
+             "{\"mediaType\": \"application/vnd.ollama.image.projector\", \"digest\": \"" DIGEST("ef01") "\"}]}",
+             DIGEST("0000"), kind, digest);
+    folder_write_text(&root, name, text);
+}
+
+static void test_ollama(void **state)
+{
+    (void)state;
+    set("OLLAMA_MODELS", "ollama");
+    write_manifest("ollama/manifests/registry.ollama.ai/library/gemma3/4b", "model", DIGEST("abcd"));
+    write_manifest("ollama/manifests/registry.ollama.ai/someone/medgemma/latest", "model", DIGEST("1234"));
+    write_manifest("ollama/manifests/registry.ollama.ai/library/broken/latest", "model", "sha256:../../../etc/passwd");
+    write_manifest("ollama/manifests/registry.ollama.ai/library/other/latest", "adapter", DIGEST("abcd"));
+    expect_place("gemma3:4b", NULL, BLOB("abcd"), BLOB("ef01"));
+    expect_place("someone/medgemma", NULL, BLOB("1234"), BLOB("ef01"));
+    expect_refusal("gemma3", "gemma3: there is no such folder or file");
+    expect_refusal("broken", "the digest of a layer is not \"sha256:\" and 64 hex digits");
+    expect_refusal("other", "names no layer of the kind application/vnd.ollama.image.model");
+    expect_refusal("../gemma3:4b", "../gemma3:4b: ");
+    unsetenv("OLLAMA_MODELS");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +245,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cache_variables, setup, teardown),
         cmocka_unit_test_setup_teardown(test_snapshots, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cache_refusals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_gguf, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ollama, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -101,7 +101,7 @@ static void rows_together_are_rows_alone(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (size_t m = 0; m < sizeof masks / sizeof *masks; m++) {
             ward_model *model = open_model(names[i], masks[m]);
-            const size_t width = (size_t)model->config.text.hidden_size, vocab = (size_t)model->config.text.vocab_size;
+            const size_t width = (size_t)model->checkpoint.config.text.hidden_size, vocab = (size_t)model->checkpoint.config.text.vocab_size;
             struct answer answer = {0};
             ward_session *alone = open_session(model, 0), *together = open_session(model, 0);
             ask(alone, parts, 2, (struct ward_generate_options){.max_tokens = 1}, &answer);
