@@ -132,6 +132,13 @@ static void prepare_mask(struct text_decoder *t, int first, int rows, const stru
             b->hi[GLOBAL * b->rows + r] = b->hi[SLIDING * b->rows + r] = images[i].first + images[i].rows;
 }
 
+/* A decoder in float16 keeps its three bits more than bf16 has. The image encoder's weights are multiplied as bf16, in
+ * which they were published: float16 holds them without loss (docs/gguf.md). */
+static bool is_finer(const struct tensor *w)
+{
+    return w->type == TENSOR_F16;
+}
+
 /* hidden += norm(attention(norm(hidden))) */
 static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache, int kind,
                             int first, int rows)
@@ -170,7 +177,7 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
         .exact = true,
     };
     ops->attention(be, &attention);
-    const struct linear output = {.out = b->norm, .w = &w->o};
+    const struct linear output = {.out = b->norm, .w = &w->o, .exact = is_finer(&w->o)};
     ops->linear(be, b->attended, rows, &output, 1, b->packed);
     ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, rows, c->hidden_size, eps);
 }
@@ -185,10 +192,11 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, int ro
     const float eps = (float)c->rms_norm_eps;
 
     ops->rms_norm(be, b->norm, b->hidden, w->pre_feedforward_norm, rows, c->hidden_size, eps);
-    const struct linear gate_up[] = {{.out = b->gate, .w = &w->gate}, {.out = b->up, .w = &w->up}};
+    const struct linear gate_up[] = {{.out = b->gate, .w = &w->gate, .exact = is_finer(&w->gate)},
+                                     {.out = b->up, .w = &w->up, .exact = is_finer(&w->up)}};
     ops->linear(be, b->norm, rows, gate_up, 2, b->packed);
     ops->gelu_multiply(be, b->gate, b->gate, b->up, (size_t)rows * (size_t)c->intermediate_size);
-    const struct linear down = {.out = b->norm, .w = &w->down};
+    const struct linear down = {.out = b->norm, .w = &w->down, .exact = is_finer(&w->down)};
     ops->linear(be, b->gate, rows, &down, 1, b->packed);
     ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, rows, c->hidden_size, eps);
 }
