@@ -61,7 +61,7 @@ def struct(name, *fields):
 
 Error = struct("ward_error", ("code", ctypes.c_int), ("text", ctypes.c_char * 1024))
 ModelOptions = struct("ward_model_options", ("threads", ctypes.c_int), ("cpu_mask", ctypes.c_char_p),
-                      ("device", ctypes.c_char_p))
+                      ("device", ctypes.c_char_p), ("mmproj", ctypes.c_char_p))
 Part = struct("ward_part", ("text", ctypes.c_char_p), ("image", ctypes.c_void_p))
 Message = struct("ward_message", ("role", ctypes.c_char_p), ("parts", ctypes.POINTER(Part)),
                  ("n_parts", ctypes.c_size_t))
@@ -83,7 +83,8 @@ Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_
                 ("first_token_ms", ctypes.c_double), ("total_ms", ctypes.c_double), ("prefill_tokens", ctypes.c_int),
                 ("decode_tokens", ctypes.c_int), ("drafted_tokens", ctypes.c_int),
                 ("accepted_tokens", ctypes.c_int), ("cached_images", ctypes.c_int))
-ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("type", ctypes.c_char_p), ("device", ctypes.c_char_p),
+ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("mmproj", ctypes.c_char_p),
+                   ("mmproj_guessed", ctypes.c_bool), ("type", ctypes.c_char_p), ("device", ctypes.c_char_p),
                    ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("vocab_size", ctypes.c_int),
                    ("hidden_size", ctypes.c_int), ("context_limit", ctypes.c_int), ("image_tokens", ctypes.c_int),
                    ("image_size", ctypes.c_int), ("has_chat_template", ctypes.c_bool))
