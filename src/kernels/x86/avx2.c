@@ -94,28 +94,7 @@ static inline vec vec_load_bf16_part(const void *from, int n) { return bf16_valu
 static inline void vec_store_bf16(void *to, vec value) { _mm_storeu_si128(to, bf16_bits(value)); }
 static inline void vec_store_bf16_part(void *to, vec value, int n) { store_16bit_part(to, bf16_bits(value), n); }
 
-static inline void vec_transpose(vec block[LANES])
-{
-    vec pair[LANES], quad[LANES];
-#pragma GCC unroll 4
-    for (int i = 0; i < LANES; i += 2) {
-        pair[i] = _mm256_unpacklo_ps(block[i], block[i + 1]);
-        pair[i + 1] = _mm256_unpackhi_ps(block[i], block[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < LANES; i += 4) {
-        quad[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
-        quad[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
-        quad[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
-        quad[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        block[i] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x20);
-        block[i + 4] = _mm256_permute2f128_ps(quad[i], quad[i + 4], 0x31);
-    }
-}
-
+#include "kernels/x86/transpose8.h"
 #include "kernels/x86/vector.h"
 
 /* ---- quantized weights ---- */
@@ -131,46 +110,109 @@ static inline __m256i dot2_u8_s8(__m256i u8, __m256i s8, __m256i more_u8, __m256
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
+#include "kernels/x86/gemm8.h"
 #include "kernels/x86/gemv8.h"
 
-/* 32 floats as whole numbers, in order. */
-static inline __m256i round_to_bytes(const __m256 x[4])
+/* sum = or += products. Sums stay where they are: left to itself, a compiler adds in another order, for which there are
+ * not registers enough. */
+static ALWAYS_INLINE __m256i add_bytes(__m256i sum, __m256i w, __m256i x, bool first)
 {
-    const __m256i low = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0]), _mm256_cvtps_epi32(x[1]));
-    const __m256i high = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2]), _mm256_cvtps_epi32(x[3]));
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* packing goes by halves of 128 bits */
-    return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+    const __m256i products = _mm256_maddubs_epi16(w, x);
+    sum = first ? products : _mm256_add_epi16(sum, products);
+    __asm__("" : "+x"(sum));
+    return sum;
 }
+
+static ALWAYS_INLINE __m256i add_words(__m256i sum, __m256i w, __m256i x, bool first)
+{
+    const __m256i products = _mm256_madd_epi16(w, x);
+    sum = first ? products : _mm256_add_epi32(sum, products);
+    __asm__("" : "+x"(sum));
+    return sum;
+}
+
+/* One step of all rows with a vector of columns or two. */
+static ALWAYS_INLINE void add_word(__m256i sums[GEMM8_MAX_ROWS][2], const uint8_t *x, const uint8_t *w, const int rows,
+                                   const int vectors, bool first, __m256i (*plus)(__m256i, __m256i, __m256i, bool))
+{
+    const __m256i w0 = load_32_bytes(w), w1 = vectors == 2 ? load_32_bytes(w + 32) : w0;
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++) {
+        const __m256i xi = broadcast_4(x + 4 * i);
+        sums[i][0] = plus(sums[i][0], w0, xi, first);
+        if (vectors == 2)
+            sums[i][1] = plus(sums[i][1], w1, xi, first);
+    }
+}
+
+static ALWAYS_INLINE void add_products(const struct gemm8 *g, __m256i whole[GEMM8_MAX_ROWS][2], const uint8_t *x,
+                                       const uint8_t *w, int words, const int vectors)
+{
+    if (g->words == 16) {
+#pragma GCC unroll 16
+        for (int word = 0; word < words; word++)
+            add_word(whole, x + word * g->rows * 4, w + word * GEMM8_COLS * 4, g->rows, vectors, word == 0, add_words);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int start = 0; start < words; start += g->run) {
+        __m256i pairs[GEMM8_MAX_ROWS][2];
+#pragma GCC unroll 8
+        for (int word = start; word < start + g->run; word++)
+            add_word(pairs, x + word * g->rows * 4, w + word * GEMM8_COLS * 4, g->rows, vectors, word == start,
+                     add_bytes);
+#pragma GCC unroll 8
+        for (int i = 0; i < g->rows; i++)
+            for (int j = 0; j < vectors; j++)
+                whole[i][j] = _mm256_add_epi32(whole[i][j], _mm256_madd_epi16(pairs[i][j], _mm256_set1_epi16(1)));
+    }
+}
+
+/* 16 bits hold the sum of 16 products of x with 4 bits, 8 with 5 bits, 4 with 6 bits, and of 8 bits not one pair with
+ * 255 * 127 in it. */
+GEMM8(4_bits, 6, 8, 8, 1)
+GEMM8(5_bits, 6, 8, 4, 1)
+GEMM8(6_bits, 4, 8, 2, 2)
+GEMM8(8_bits, 6, 16, 1, 1)
+GEMM8_PACK_W(q4_0, TENSOR_Q4_0, 4_bits)
+GEMM8_PACK_W(q4_1, TENSOR_Q4_1, 4_bits)
+GEMM8_PACK_W(q4_k, TENSOR_Q4_K, 4_bits)
+GEMM8_PACK_W(q5_0, TENSOR_Q5_0, 5_bits)
+GEMM8_PACK_W(q5_1, TENSOR_Q5_1, 5_bits)
+GEMM8_PACK_W(q5_k, TENSOR_Q5_K, 5_bits)
+GEMM8_PACK_W(q6_k, TENSOR_Q6_K, 6_bits)
+GEMM8_PACK_W(q8_0, TENSOR_Q8_0, 8_bits)
+
+static const struct gemm gemm_4_bits = {
+    GEMM8_ENTRIES(4_bits),
+    .pack_w = {[TENSOR_Q4_0] = pack_w_8_q4_0, [TENSOR_Q4_1] = pack_w_8_q4_1, [TENSOR_Q4_K] = pack_w_8_q4_k},
+};
+static const struct gemm gemm_5_bits = {
+    GEMM8_ENTRIES(5_bits),
+    .pack_w = {[TENSOR_Q5_0] = pack_w_8_q5_0, [TENSOR_Q5_1] = pack_w_8_q5_1, [TENSOR_Q5_K] = pack_w_8_q5_k},
+};
+static const struct gemm gemm_6_bits = {GEMM8_ENTRIES(6_bits), .pack_w = {[TENSOR_Q6_K] = pack_w_8_q6_k}};
+static const struct gemm gemm_8_bits = {GEMM8_ENTRIES(8_bits), .pack_w = {[TENSOR_Q8_0] = pack_w_8_q8_0}};
 
 static void quantize_x(void *out, const float *x, int cols)
 {
-    const __m256 sign = _mm256_set1_ps(-0.0f);
-    const __m256i ones = _mm256_set1_epi8(1);
     int8_t *q = out;
     uint8_t *scale = (uint8_t *)(q + cols), *sum = scale + (size_t)(cols / X8_BLOCK) * sizeof(float);
     for (int i = 0; i < cols; i += X8_BLOCK, scale += sizeof(float), sum += 2 * sizeof(int32_t)) {
-        __m256 values[4];
-        for (int j = 0; j < 4; j++)
-            values[j] = vec_load(x + i + j * LANES);
-        const vec most_of_two[2] = {vec_max(_mm256_andnot_ps(sign, values[0]), _mm256_andnot_ps(sign, values[1])),
-                                    vec_max(_mm256_andnot_ps(sign, values[2]), _mm256_andnot_ps(sign, values[3]))};
-        const float most = vec_highest(vec_max(most_of_two[0], most_of_two[1]));
-        const float step = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
-        for (int j = 0; j < 4; j++)
-            values[j] = vec_mul(values[j], vec_set(inverse));
-        const __m256i rounded = round_to_bytes(values);
-        const __m256i fours = dot_u8_s8(ones, rounded);
-        const __m256i twos = _mm256_hadd_epi32(fours, fours), halves = _mm256_hadd_epi32(twos, twos);
-        const int32_t sums[2] = {_mm256_cvtsi256_si32(halves), _mm256_extract_epi32(halves, 4)};
-        _mm256_storeu_si256((void *)(q + i), rounded);
-        memcpy(scale, &step, sizeof step);
-        memcpy(sum, sums, sizeof sums);
+        const struct block_of_x block = round_block(x + i);
+        _mm256_storeu_si256((void *)(q + i), block.q);
+        memcpy(scale, &block.scale, sizeof block.scale);
+        memcpy(sum, block.sum, sizeof block.sum);
     }
 }
 
 void kernels_init_avx2(struct kernels *k)
 {
     kernels_override(k);
+    gemm8_override(k, &gemm_4_bits);
+    gemm8_override(k, &gemm_5_bits);
+    gemm8_override(k, &gemm_6_bits);
+    gemm8_override(k, &gemm_8_bits);
     gemv8_override(k);
 #define QUANTIZE_X_ENTRY(name, type) k->quantize_x[type] = quantize_x;
     EACH_BLOCK_TYPE(QUANTIZE_X_ENTRY)

@@ -17,18 +17,13 @@
 
 enum { GEMV8_ROWS = 4, GEMV8_COLS = 4, GEMV8_PREFETCH = 1024 /* bytes ahead in each row */ };
 
-/* A row of w: `at` steps through its blocks. n rows of x at a time. */
+/* Some rows of w, row_bytes apart, and of x. */
 struct gemv8 {
     const uint8_t *w;
     size_t row_bytes;
     int cols;
     struct x8 x[GEMV8_COLS];
 };
-
-static inline __m256 broadcast(const float *value)
-{
-    return _mm256_broadcast_ss(value);
-}
 
 /* All lanes the value of a float16. */
 static inline __m256 f16_lanes(const uint8_t bytes[2])
@@ -47,9 +42,9 @@ static inline float total(__m256 a)
 
 /* ---- blocks of 32 ---- */
 
-/* d q with q of either sign: |q| times x of q's sign. sums[r * n + i] of row r with x[i]. */
-static inline __attribute__((always_inline)) void sum_q8_0(__m256 *sums, const struct gemv8 *v, const int rows,
-                                                           const int n)
+/* Here and below: sums[r * n + i] += the products of row r of w with x[i]. d q with q of either sign is |q| times x of
+ * q's sign. */
+static ALWAYS_INLINE void sum_q8_0(__m256 *sums, const struct gemv8 *v, const int rows, const int n)
 {
     const uint8_t *at = v->w;
     for (int b = 0; b < v->cols / BLOCK_32; b++, at += sizeof(struct block_q8_0)) {
@@ -64,7 +59,7 @@ static inline __attribute__((always_inline)) void sum_q8_0(__m256 *sums, const s
                 const __m256i x = load_32_bytes(v->x[i].q + b * BLOCK_32);
                 const __m256i dot = dot_u8_s8(magnitude, _mm256_sign_epi8(x, q));
                 sums[r * n + i] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(dot), d),
-                                                  broadcast(&v->x[i].scale[b]), sums[r * n + i]);
+                                                  _mm256_broadcast_ss(&v->x[i].scale[b]), sums[r * n + i]);
             }
         }
     }
@@ -96,8 +91,7 @@ static inline __m256 two_f16(const uint8_t first[2], const uint8_t second[2])
     return _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_set1_epi16(a), _mm_set1_epi16(b)));
 }
 
-static inline __attribute__((always_inline)) struct two_blocks load_blocks(const uint8_t *first, const uint8_t *second,
-                                                                           enum tensor_type type)
+static ALWAYS_INLINE struct two_blocks load_blocks(const uint8_t *first, const uint8_t *second, enum tensor_type type)
 {
     const bool fifth = type == TENSOR_Q5_0 || type == TENSOR_Q5_1, minimum = type == TENSOR_Q4_1 || type == TENSOR_Q5_1;
     const size_t at_fifth = minimum ? offsetof(struct block_q5_1, fifth) : offsetof(struct block_q5_0, fifth);
@@ -119,8 +113,7 @@ static inline __attribute__((always_inline)) struct two_blocks load_blocks(const
 }
 
 /* Blocks b and b + 1 of x, the second 0 where it is missing. */
-static inline __attribute__((always_inline)) struct two_blocks_of_x load_x(const struct x8 *row, int b, bool both,
-                                                                           enum tensor_type type)
+static ALWAYS_INLINE struct two_blocks_of_x load_x(const struct x8 *row, int b, bool both, enum tensor_type type)
 {
     const int8_t *q = row->q + b * BLOCK_32;
     const float *scale = row->scale + b;
@@ -145,8 +138,8 @@ static inline __attribute__((always_inline)) struct two_blocks_of_x load_x(const
     return x;
 }
 
-static inline __attribute__((always_inline)) void sum_two_blocks(__m256 *sums, const struct gemv8 *v, int b, bool both,
-                                                                 const int rows, const int n, enum tensor_type type)
+static ALWAYS_INLINE void sum_two_blocks(__m256 *sums, const struct gemv8 *v, int b, bool both, const int rows,
+                                         const int n, enum tensor_type type)
 {
     const size_t bytes = block_bytes(type);
     struct two_blocks_of_x x[GEMV8_COLS];
@@ -173,8 +166,8 @@ static inline __attribute__((always_inline)) void sum_two_blocks(__m256 *sums, c
 }
 
 /* Values of half a byte, with or without a fifth bit. */
-static inline __attribute__((always_inline)) void sum_halves(__m256 *sums, const struct gemv8 *v, const int rows,
-                                                             const int n, enum tensor_type type)
+static ALWAYS_INLINE void sum_halves(__m256 *sums, const struct gemv8 *v, const int rows, const int n,
+                                     enum tensor_type type)
 {
     int b = 0;
     for (; b + 2 <= v->cols / BLOCK_32; b += 2)
@@ -195,8 +188,7 @@ struct k_block_of_w {
     __m256 factor[2], offset[2];
 };
 
-static inline __attribute__((always_inline)) struct k_block_of_x load_k_x(const struct x8 *row, int b,
-                                                                          enum tensor_type type)
+static ALWAYS_INLINE struct k_block_of_x load_k_x(const struct x8 *row, int b, enum tensor_type type)
 {
     const float *scale = row->scale + 8 * b;
     const __m256i first = load_32_bytes(row->sum + 16 * b), second = load_32_bytes(row->sum + 16 * b + 8);
@@ -240,15 +232,14 @@ static inline struct k_block_of_w load_q6_k(const struct block_q6_k *block)
 }
 
 /* The lower four lanes of a group's products are of its first half, the others of its second. */
-static inline __attribute__((always_inline)) __m256 factor_of_group(const float factors[16], int g,
-                                                                    enum tensor_type type)
+static ALWAYS_INLINE __m256 factor_of_group(const float factors[16], int g, enum tensor_type type)
 {
     if (type != TENSOR_Q6_K)
         return _mm256_set1_ps(factors[g]);
     return _mm256_permutevar_ps(_mm256_load_ps(factors + g / 4 * 8), _mm256_set1_epi32(g % 4));
 }
 
-static inline __attribute__((always_inline)) __m256i values_of_group(const uint8_t *block, int g, enum tensor_type type)
+static ALWAYS_INLINE __m256i values_of_group(const uint8_t *block, int g, enum tensor_type type)
 {
     return type == TENSOR_Q4_K   ? values_of_q4_k((const void *)block, g)
            : type == TENSOR_Q5_K ? values_of_q5_k((const void *)block, g)
@@ -256,8 +247,7 @@ static inline __attribute__((always_inline)) __m256i values_of_group(const uint8
 }
 
 /* Group by group all rows, whose sums do not wait for one another. */
-static inline __attribute__((always_inline)) void sum_k(__m256 *sums, const struct gemv8 *v, const int rows,
-                                                        const int n, enum tensor_type type)
+static ALWAYS_INLINE void sum_k(__m256 *sums, const struct gemv8 *v, const int rows, const int n, enum tensor_type type)
 {
     const size_t bytes = block_bytes(type);
     const uint8_t *at = v->w;
@@ -312,9 +302,8 @@ static inline __attribute__((always_inline)) void sum_k(__m256 *sums, const stru
 /* ---- any type ---- */
 
 /* out[i * out_stride + r * row_step] of `rows` rows of w, row_bytes apart, with n rows of x. */
-static inline __attribute__((always_inline)) void dot_rows_8(float *out, size_t out_stride, size_t row_step,
-                                                             const struct gemv8 *v, const int rows, const int n,
-                                                             enum tensor_type type)
+static ALWAYS_INLINE void dot_rows_8(float *out, size_t out_stride, size_t row_step, const struct gemv8 *v,
+                                     const int rows, const int n, enum tensor_type type)
 {
     __m256 sums[GEMV8_ROWS * GEMV8_COLS];
 #pragma GCC unroll 16
@@ -331,10 +320,8 @@ static inline __attribute__((always_inline)) void dot_rows_8(float *out, size_t 
         out[(size_t)(i % n) * out_stride + (size_t)(i / n) * row_step] = total(sums[i]);
 }
 
-/* As many rows of x at a time as there are registers for. */
-static inline __attribute__((always_inline)) void gemv8(float *out, size_t out_stride, const void *w, size_t row_bytes,
-                                                        int rows, int cols, const void *x, size_t x_stride, int n,
-                                                        enum tensor_type type)
+static ALWAYS_INLINE void gemv8(float *out, size_t out_stride, const void *w, size_t row_bytes, int rows, int cols,
+                                const void *x, size_t x_stride, int n, enum tensor_type type)
 {
     struct x8 all[GEMV_MAX_N];
     for (int i = 0; i < n; i++)

@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #include <string.h>
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* What a kernel does for each block type. */
 #define EACH_BLOCK_TYPE(X)                                                                                             \
     X(q8_0, TENSOR_Q8_0)                                                                                               \
@@ -112,6 +114,45 @@ static inline __m128i group_scales(const uint8_t scales[12])
     return _mm_or_si128(_mm_or_si128(first, top), bottom);
 }
 
+/* ---- x ---- */
+
+/* A block of x as struct x8 defines it. */
+struct block_of_x {
+    __m256i q;
+    float scale;
+    int32_t sum[2];
+};
+
+static inline struct block_of_x round_block(const float *x)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 values[4], size[4];
+    for (int i = 0; i < 4; i++) {
+        values[i] = _mm256_loadu_ps(x + 8 * i);
+        size[i] = _mm256_andnot_ps(sign, values[i]);
+    }
+    const __m256 most_8 = _mm256_max_ps(_mm256_max_ps(size[0], size[1]), _mm256_max_ps(size[2], size[3]));
+    __m128 most_4 = _mm_max_ps(_mm256_castps256_ps128(most_8), _mm256_extractf128_ps(most_8, 1));
+    most_4 = _mm_max_ps(most_4, _mm_movehl_ps(most_4, most_4));
+    const float most = _mm_cvtss_f32(_mm_max_ss(most_4, _mm_movehdup_ps(most_4)));
+
+    const __m256 inverse = _mm256_set1_ps(most > 0 ? 127.0f / most : 0.0f);
+    __m256i whole[4];
+    for (int i = 0; i < 4; i++)
+        whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]),
+                                             _mm256_packs_epi32(whole[2], whole[3])); /* within halves of 128 bits */
+    struct block_of_x block = {.scale = most / 127.0f};
+    block.q = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), block.q);
+    const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)), twos = _mm256_hadd_epi32(fours, fours);
+    const __m256i halves = _mm256_hadd_epi32(twos, twos);
+    block.sum[0] = _mm256_cvtsi256_si32(halves);
+    block.sum[1] = _mm256_extract_epi32(halves, 4);
+    return block;
+}
+
 /* ---- rows as float32 ---- */
 
 #define NO_OFFSET (-0.0f) /* what changes no float when it is added, so the compiler leaves the addition out */
@@ -205,7 +246,7 @@ static inline void q6_k_to_float(float *out, const void *in, int n)
 }
 
 /* n values of a row of any block type, a whole number of blocks. `type` is constant where this is used. */
-static inline __attribute__((always_inline)) void row_to_float(float *out, const void *in, int n, enum tensor_type type)
+static ALWAYS_INLINE void row_to_float(float *out, const void *in, int n, enum tensor_type type)
 {
 #define CASE(name, of)                                                                                                 \
     if (type == of)                                                                                                    \

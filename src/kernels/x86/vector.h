@@ -18,8 +18,6 @@
 
 #include <math.h>
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 enum {
     TILE_COLS = 2 * LANES,
     DOT_ROWS = 4,         /* rows of a matrix times vector at a time */
