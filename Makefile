@@ -72,6 +72,7 @@ CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 AVX2_CFLAGS   := -mavx2 -mfma -mf16c
 AVX512_CFLAGS := $(AVX2_CFLAGS) -mavx512f -mavx512bw -mavx512vl -mavx512dq
 $(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := $(AVX2_CFLAGS)
+$(BUILD)/src/kernels/x86/avx_vnni.o:    ISA_CFLAGS := $(AVX2_CFLAGS) -mavxvnni
 $(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := $(AVX512_CFLAGS)
 $(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512bf16
 $(BUILD)/src/kernels/x86/avx512_vnni.o $(BUILD)/src/kernels/x86/avx512_vnni_gemm.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512vnni
@@ -171,6 +172,14 @@ kernel-tests: $(BUILD)/tests/checkkernels
 bench-kernels: kernel-tests
 	@$(BUILD)/tests/checkkernels --bench
 KERNEL_TEST_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/*.c))
+ifeq ($(MACHINE),x86_64)
+# avx_vnni.c as a processor without AVX-VNNI can run it if it has the same instructions as part of AVX-512.
+KERNEL_TEST_OBJ += $(BUILD)/tests/kernels/avx_vnni_evex.o
+$(BUILD)/tests/kernels/avx_vnni_evex.o: src/kernels/x86/avx_vnni.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(AVX2_CFLAGS) -mavx512vnni -mavx512vl -Dkernels_init_avx_vnni=kernels_init_avx_vnni_evex \
+	    $(CFLAGS) -MMD -MP -c -o $@ $<
+endif
 $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 

@@ -14,7 +14,7 @@ static const struct {
     [ISA_NONE] = {"none", kernels_init_ref},
 #if defined(__x86_64__)
     [ISA_AVX2] = {"avx2", kernels_init_avx2},
-    [ISA_AVX_VNNI] = {"avxvnni", NULL},
+    [ISA_AVX_VNNI] = {"avxvnni", kernels_init_avx_vnni},
     [ISA_AVX512] = {"avx512", kernels_init_avx512},
     [ISA_AVX512_VNNI] = {"avx512vnni", kernels_init_avx512_vnni},
     [ISA_AVX512_BF16] = {"avx512bf16", kernels_init_avx512_bf16},

@@ -118,6 +118,7 @@ void kernels_init(struct kernels *k, enum isa highest);
 /* One for each file of an instruction set: overrides what it does better. */
 void kernels_init_ref(struct kernels *k);
 void kernels_init_avx2(struct kernels *k);
+void kernels_init_avx_vnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_avx512_vnni(struct kernels *k);
 void kernels_init_avx512_bf16(struct kernels *k);

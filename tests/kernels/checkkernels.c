@@ -75,19 +75,35 @@ static int count_selected(const struct options *o)
     return n;
 }
 
+#if defined(__x86_64__)
+void kernels_init_avx_vnni_evex(struct kernels *k); /* avx_vnni.c, compiled for AVX-512 */
+#endif
+
+/* The table of a set; how it runs, or NULL where this processor lacks it. */
+static const char *table_of(struct kernels *k, enum isa isa)
+{
+    kernels_init(k, isa);
+#if defined(__x86_64__)
+    if (isa == ISA_AVX_VNNI && !isa_present(isa) && isa_present(ISA_AVX512_VNNI)) {
+        kernels_init_avx_vnni_evex(k);
+        return " encoded as AVX-512";
+    }
+#endif
+    return isa_present(isa) ? "" : NULL;
+}
+
 static int run_all(const struct options *o)
 {
     int number = 0, failures = 0;
     printf("# seed %llu\n1..%d\n", (unsigned long long)o->seed, count_selected(o));
     for (int isa = 0; isa < ISA_COUNT; isa++) {
-        const bool present = isa_present((enum isa)isa);
         struct kernels k;
-        kernels_init(&k, (enum isa)isa);
+        const char *how = table_of(&k, (enum isa)isa);
         for (int s = 0; s < SUITES; s++)
             for (const struct check *check = suites[s]; check->name; check++) {
                 if (!selected(o, check, (enum isa)isa))
                     continue;
-                if (!present) {
+                if (!how) {
                     printf("ok %d - %s %s # SKIP this processor has no %s\n", ++number, check->name,
                            isa_name((enum isa)isa), isa_name((enum isa)isa));
                     continue;
@@ -97,7 +113,7 @@ static int run_all(const struct options *o)
                 const bool ok = run_guarded(check, &k);
                 buffers_release();
                 failures += !ok;
-                printf("%s %d - %s %s\n", ok ? "ok" : "not ok", ++number, check->name, isa_name((enum isa)isa));
+                printf("%s %d - %s %s%s\n", ok ? "ok" : "not ok", ++number, check->name, isa_name((enum isa)isa), how);
             }
     }
     return failures ? 1 : 0;
