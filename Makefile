@@ -60,7 +60,8 @@ CLI_LIBS := $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES) 2>/dev/null)
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PACKAGES) 2>/dev/null)
 
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
-SRC := $(wildcard src/base/*.c src/model/*.c src/image/*.c src/kernels/*.c src/engine/*.c)
+SRC := $(wildcard src/base/*.c src/model/*.c src/image/*.c src/kernels/*.c src/engine/*.c \
+                 src/quant/*.c)
 ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif

@@ -13,7 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct command *const commands[] = {&command_run, &command_tokenize, &command_preprocess};
+static const struct command *const commands[] = {&command_run, &command_tokenize, &command_preprocess,
+                                                 &command_quantize};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_sentence(const char *kind, const char *format, va_list args)

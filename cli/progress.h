@@ -4,6 +4,8 @@
 
 /* what: a word, "prefill"; total 0: without figures. */
 void progress_show(const char *what, int done, int total);
+/* A bar, with the time that is left, for work of many seconds. */
+void progress_bar(const char *what, double done, double total);
 void progress_clear(void);
 
 #endif

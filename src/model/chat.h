@@ -18,6 +18,8 @@ struct chat_template {
  * not Gemma 3's is refused. */
 WARD_CHECKED int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
                                     const struct tokenizer *tokenizer, struct ward_error *err);
+/* Its text, malloc'ed; NULL where there is none. */
+WARD_CHECKED int chat_template_read(char **text, const char *folder, struct ward_error *err);
 
 struct gguf;
 /* The same for a GGUF file. Its publishers mend the template: one that writes Gemma's turns is taken as Gemma's, as is

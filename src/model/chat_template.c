@@ -129,21 +129,14 @@ static int check_template(const char *text, const char *name, struct ward_error 
 
 /* ---- finding ---------------------------------------------------------------------------------------------------- */
 
-static int read_jinja(bool *present, const char *path, struct ward_error *err)
+static int read_jinja(char **text, const char *path, struct ward_error *err)
 {
-    char *text;
     size_t length;
-    int rc = file_read(&text, &length, path, TEMPLATE_LIMIT, err);
-    if (rc)
-        return rc;
-    rc = check_template(text, path, err);
-    *present = !rc;
-    free(text);
-    return rc;
+    return file_read(text, &length, path, TEMPLATE_LIMIT, err);
 }
 
 /* The "chat_template" of a JSON file: a text, or a list of {"name": ..., "template": ...}. */
-static int read_json(bool *present, const char *path, struct ward_error *err)
+static int read_json(char **text, const char *path, struct ward_error *err)
 {
     struct json_document *document;
     int rc = json_read(&document, path, CONFIG_LIMIT, err);
@@ -160,20 +153,18 @@ static int read_json(bool *present, const char *path, struct ward_error *err)
     }
     if (value && value->type != JSON_STRING)
         rc = error_set(err, WARD_EFORMAT, "%s: its chat_template is not a text", path);
-    if (!rc && value) {
-        rc = check_template(value->text, path, err);
-        *present = !rc;
-    }
+    if (!rc && value && !(*text = strdup(value->text)))
+        rc = error_no_memory(err, path, value->length);
     json_close(&document);
     return rc;
 }
 
-/* In transformers' order: the processor's template goes before the tokenizer's. */
-static int find_template(bool *present, const char *folder, struct ward_error *err)
+int chat_template_read(char **text, const char *folder, struct ward_error *err)
 {
+    /* In transformers' order: the processor's template goes before the tokenizer's. */
     static const struct {
         const char *name;
-        int (*read)(bool *present, const char *path, struct ward_error *err);
+        int (*read)(char **text, const char *path, struct ward_error *err);
     } places[] = {
         {"chat_template.jinja", read_jinja},
         {"chat_template.json", read_json},
@@ -181,14 +172,20 @@ static int find_template(bool *present, const char *folder, struct ward_error *e
         {"tokenizer_config.json", read_json},
     };
     int rc = 0;
-    *present = false;
-    for (size_t i = 0; i < sizeof places / sizeof *places && !rc && !*present; i++) {
+    *text = NULL;
+    for (size_t i = 0; i < sizeof places / sizeof *places && !rc && !*text; i++) {
         char *path;
         if (asprintf(&path, "%s/%s", folder, places[i].name) < 0)
             return error_no_memory(err, folder, strlen(folder));
         if (file_exists(path))
-            rc = places[i].read(present, path, err);
+            rc = places[i].read(text, path, err);
+        if (!rc && *text)
+            rc = check_template(*text, path, err);
         free(path);
+    }
+    if (rc) {
+        free(*text);
+        *text = NULL;
     }
     return rc;
 }
@@ -234,8 +231,10 @@ static int find_tokens(struct chat_template *out, bool present, const char *fold
 int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,
                        const struct tokenizer *tokenizer, struct ward_error *err)
 {
-    bool present;
-    const int rc = find_template(&present, folder, err);
+    char *text;
+    const int rc = chat_template_read(&text, folder, err);
+    const bool present = text != NULL;
+    free(text);
     return rc ? rc : find_tokens(out, present, folder, config, tokenizer, err);
 }
 

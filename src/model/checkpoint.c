@@ -12,8 +12,7 @@ static int open_gguf(struct checkpoint *c, struct ward_error *err)
     return rc;
 }
 
-/* The file that holds the image encoder; NULL: none. */
-static const struct gguf *vision_file(const struct checkpoint *c)
+const struct gguf *checkpoint_vision_file(const struct checkpoint *c)
 {
     return c->vision ? c->vision : !c->place.text_only && gguf_has_vision(c->text) ? c->text : NULL;
 }
@@ -23,7 +22,7 @@ static int read_config(struct checkpoint *c, struct ward_error *err)
     if (!c->place.is_gguf)
         return config_read(&c->config, c->place.path, err);
     const int rc = open_gguf(c, err);
-    return rc ? rc : config_from_gguf(&c->config, c->text, vision_file(c), err);
+    return rc ? rc : config_from_gguf(&c->config, c->text, checkpoint_vision_file(c), err);
 }
 
 static int read_gguf(struct checkpoint *c, struct ward_error *err)
@@ -33,7 +32,7 @@ static int read_gguf(struct checkpoint *c, struct ward_error *err)
         return rc;
     config_add_tokens(&c->config, c->text, c->tokenizer);
     rc = chat_template_from_gguf(&c->chat, c->text, &c->config, c->tokenizer, err);
-    return rc ? rc : weights_from_gguf(&c->weights, c->text, vision_file(c), &c->config, err);
+    return rc ? rc : weights_from_gguf(&c->weights, c->text, checkpoint_vision_file(c), &c->config, err);
 }
 
 static int read_folder(struct checkpoint *c, struct ward_error *err)

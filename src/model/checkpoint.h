@@ -20,6 +20,9 @@ struct checkpoint {
 WARD_CHECKED int checkpoint_open(struct checkpoint *out, const char *name, const char *mmproj, struct ward_error *err);
 void checkpoint_close(struct checkpoint *checkpoint);
 
+/* The GGUF file that holds the image encoder; NULL: none does. */
+const struct gguf *checkpoint_vision_file(const struct checkpoint *checkpoint);
+
 /* One part of a checkpoint alone. */
 WARD_CHECKED int checkpoint_read_config(struct model_config *out, const char *name, const char *mmproj,
                                         struct ward_error *err);

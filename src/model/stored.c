@@ -4,11 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_ROOM = 64 }; /* bytes of a name that is made of a GGUF file's */
-
 static int allocate(struct stored_list *out, size_t n, bool names, struct ward_error *err)
 {
-    *out = (struct stored_list){.at = calloc(n + 1, sizeof *out->at), .names = names ? calloc(n + 1, NAME_ROOM) : NULL};
+    *out = (struct stored_list){.at = calloc(n + 1, sizeof *out->at), .names = names ? calloc(n + 1, STORED_NAME_ROOM) : NULL};
     return out->at && (out->names || !names) ? 0
                                              : error_no_memory(err, "the list of tensors", (n + 1) * sizeof *out->at);
 }
@@ -144,11 +142,40 @@ static bool rename_layer(char *out, const char *name, const char *layers, const 
     for (size_t i = 0; i < n; i++) {
         const char *end = rest;
         if (skip_prefix(&end, list[i].from) && (!strcmp(end, "weight") || !strcmp(end, "bias"))) {
-            snprintf(out, NAME_ROOM, "%s%.*s.%s%s", layers, (int)digits, name, list[i].to, end);
+            snprintf(out, STORED_NAME_ROOM, "%s%.*s.%s%s", layers, (int)digits, name, list[i].to, end);
             return true;
         }
     }
     return false;
+}
+
+/* layers.3.self_attn.q_proj.weight -> blk.3.attn_q.weight */
+static bool name_layer(char *out, const char *name, const char *layers, const struct rename *list, size_t n)
+{
+    const char *rest = name;
+    if (!skip_prefix(&rest, layers[0] == 'v' ? "encoder.layers." : "layers."))
+        return false;
+    const size_t digits = strspn(rest, "0123456789");
+    for (size_t i = 0; i < n && rest[digits] == '.'; i++) {
+        const char *end = rest + digits + 1;
+        if (skip_prefix(&end, list[i].to)) {
+            snprintf(out, STORED_NAME_ROOM, "%s%.*s.%s%s", layers, (int)digits, rest, list[i].from, end);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool stored_gguf_name(char out[STORED_NAME_ROOM], const struct stored *s)
+{
+    for (size_t i = 0; i < sizeof whole_names / sizeof *whole_names; i++)
+        if (s->part == whole_names[i].part && !strcmp(s->name, whole_names[i].to)) {
+            snprintf(out, STORED_NAME_ROOM, "%s", whole_names[i].from);
+            return true;
+        }
+    return s->part == PART_VISION
+               ? name_layer(out, s->name, "v.blk.", vision_layer, sizeof vision_layer / sizeof *vision_layer)
+               : name_layer(out, s->name, "blk.", text_layer, sizeof text_layer / sizeof *text_layer);
 }
 
 /* Old files of llama.cpp's swap the two maps of the encoder's MLP. */
@@ -203,7 +230,7 @@ static void add_file(struct stored_list *out, const struct gguf *file, bool visi
         struct stored *s = &out->at[out->n];
         *s = (struct stored){.file = gguf_name(file), .written = t->name, .type = t->type, .type_name = t->type_name,
                              .n_dims = t->n_dims, .data = t->data, .size = t->size};
-        rename_tensor(s, out->names + out->n * NAME_ROOM, swapped);
+        rename_tensor(s, out->names + out->n * STORED_NAME_ROOM, swapped);
         for (int d = 0; d < t->n_dims; d++)
             s->shape[d] = (int64_t)t->dims[t->n_dims - 1 - d];
         out->n += vision || (s->part != PART_VISION && s->part != PART_PROJECTOR);

@@ -7,6 +7,8 @@
 #include "model/safetensors.h"
 #include "model/tensor.h"
 
+enum { STORED_NAME_ROOM = 64 }; /* bytes of a name that is made of another */
+
 enum part { PART_TEXT, PART_HEAD, PART_VISION, PART_PROJECTOR };
 
 struct stored {
@@ -35,6 +37,8 @@ WARD_CHECKED int stored_from_safetensors(struct stored_list *out, const struct s
 /* vision: as for config_from_gguf. */
 WARD_CHECKED int stored_from_gguf(struct stored_list *out, const struct gguf *text, const struct gguf *vision,
                                   struct ward_error *err);
+/* llama.cpp's name of a tensor; false: it has none. */
+bool stored_gguf_name(char out[STORED_NAME_ROOM], const struct stored *s);
 void stored_free(struct stored_list *list);
 
 #endif

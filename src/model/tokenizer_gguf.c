@@ -109,6 +109,40 @@ static int read_vocabulary(struct reader *r)
     return rc ? rc : add_pieces(r, tokens);
 }
 
+/* "left right" for each: what a file says that was made of a tokenizer that SentencePiece did not train. */
+static int add_listed_merges(const struct reader *r, const struct gguf_value *merges)
+{
+    const char *text;
+    size_t at = 0, length;
+    int rc = 0;
+    if (merges->type != GGUF_ARRAY || merges->element != GGUF_STRING)
+        return error_set(r->err, WARD_EFORMAT, "%s: tokenizer.ggml.merges is no list of texts", r->name);
+    for (size_t i = 0; !rc && gguf_next_string(merges, &at, &text, &length); i++) {
+        const char *space = memchr(text, ' ', length);
+        const size_t left_length = space ? (size_t)(space - text) : 0, right_length = length - left_length - 1;
+        char joined[2 * VOCABULARY_MAX_PIECE];
+        struct merge merge = {-1, -1, -1};
+        if (left_length && left_length < length - 1 && length <= sizeof joined) {
+            memcpy(joined, text, left_length);
+            memcpy(joined + left_length, space + 1, right_length);
+            merge = (struct merge){vocabulary_find(r->t, text, left_length),
+                                   vocabulary_find(r->t, space + 1, right_length),
+                                   vocabulary_find(r->t, joined, length - 1)};
+        }
+        if (merge.left < 0 || merge.right < 0 || merge.result < 0)
+            rc = error_set(r->err, WARD_EFORMAT, "%s: merge %zu is not of two tokens that are one together", r->name, i);
+        else
+            rc = vocabulary_add_merge(r->t, merge, r->name, r->err);
+    }
+    return rc;
+}
+
+static int add_merges(const struct reader *r)
+{
+    const struct gguf_value *listed = gguf_value(r->file, "tokenizer.ggml.merges");
+    return listed ? add_listed_merges(r, listed) : vocabulary_add_merges(r->t, r->scores, r->name, r->err);
+}
+
 int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *file, struct ward_error *err)
 {
     *out = NULL;
@@ -121,7 +155,7 @@ int tokenizer_from_gguf(struct tokenizer **out, const struct gguf *file, struct 
     if (!rc)
         rc = vocabulary_index(t, name, err);
     if (!rc)
-        rc = vocabulary_add_merges(t, r.scores, name, err);
+        rc = add_merges(&r);
     if (!rc)
         rc = vocabulary_add_typed(t, r.types, t->size, name, err);
     if (!rc)

@@ -61,15 +61,23 @@ static int add_splits(const struct tokenizer *t, struct candidates *list, int32_
     return 0;
 }
 
-int vocabulary_add_merges(struct tokenizer *t, const float *scores, const char *name, struct ward_error *err)
+/* All merges that scores make, in order. */
+static int list_merges(struct candidates *list, const struct tokenizer *t, const float *scores, const char *name,
+                       struct ward_error *err)
 {
-    struct candidates list = {0};
     int rc = 0;
     for (int32_t id = 0; id < t->size && !rc; id++)
         if (t->pieces[id].length)
-            rc = add_splits(t, &list, id, scores[id], name, err);
-    if (list.n)
-        qsort(list.at, list.n, sizeof *list.at, compare_candidates);
+            rc = add_splits(t, list, id, scores[id], name, err);
+    if (list->n)
+        qsort(list->at, list->n, sizeof *list->at, compare_candidates);
+    return rc;
+}
+
+int vocabulary_add_merges(struct tokenizer *t, const float *scores, const char *name, struct ward_error *err)
+{
+    struct candidates list = {0};
+    int rc = list_merges(&list, t, scores, name, err);
     for (size_t i = 0; i < list.n && !rc; i++)
         rc = vocabulary_add_merge(t, list.at[i].merge, name, err);
     free(list.at);
@@ -127,5 +135,56 @@ int vocabulary_add_typed(struct tokenizer *t, const uint8_t *types, int32_t n, c
         if (!rc)
             rc = vocabulary_add_token(t, id, true, false, name, err);
     }
+    return rc;
+}
+
+/* ---- for a file -------------------------------------------------------------------------------------------------- */
+
+static bool is_plain(int type)
+{
+    return type == PIECE_NORMAL || type == PIECE_BYTE;
+}
+
+/* What GGUF files mark as control: what is special, and more (is_special says what). */
+static uint8_t type_of(const struct tokenizer *t, int32_t id)
+{
+    static const char *const unknown[] = {"<unk>"}, *const mask[] = {"<mask>"};
+    const struct piece *piece = &t->pieces[id];
+    const char *text = t->bytes + piece->offset;
+    const size_t length = piece->length;
+    if (!length)
+        return PIECE_UNUSED;
+    if (is_one_of(text, length, unknown, 1))
+        return PIECE_UNKNOWN;
+    if (!piece->added)
+        return PIECE_NORMAL;
+    return piece->special || is_unused(text, length) || is_one_of(text, length, mask, 1) ? PIECE_CONTROL : PIECE_USER;
+}
+
+/* A piece scores less the later its first merge comes, from 0 on, which is the score of the pieces of other types too:
+ * so SentencePiece trained Gemma's. Whole numbers of this size are exact. */
+int vocabulary_marks(const struct tokenizer *t, float *scores, uint8_t *types, bool *exact, const char *name,
+                     struct ward_error *err)
+{
+    float next = 0;
+    for (int32_t id = 0; id < t->size; id++) {
+        types[id] = type_of(t, id);
+        scores[id] = 1;
+    }
+    for (int i = 0; i < 256; i++)
+        types[t->byte_ids[i]] = PIECE_BYTE;
+    for (size_t i = 0; i < t->n_merges; i++) {
+        const int32_t id = t->merges[i].result;
+        if (scores[id] > 0 && is_plain(types[id]))
+            scores[id] = next--;
+    }
+    for (int32_t id = 0; id < t->size; id++)
+        scores[id] = scores[id] > 0 ? 0 : scores[id];
+    struct candidates list = {0};
+    const int rc = list_merges(&list, t, scores, name, err);
+    *exact = list.n == t->n_merges;
+    for (size_t i = 0; i < list.n && *exact; i++)
+        *exact = !memcmp(&list.at[i].merge, &t->merges[i], sizeof t->merges[i]);
+    free(list.at);
     return rc;
 }

@@ -100,6 +100,10 @@ WARD_CHECKED int vocabulary_add_merges(struct tokenizer *t, const float *scores,
  * has. Gemma's image token is in no tokenizer.model: where there are images it gets the id after the last. */
 WARD_CHECKED int vocabulary_add_typed(struct tokenizer *t, const uint8_t *types, int32_t n, const char *name,
                                       struct ward_error *err);
+/* The reverse of both, for a file: scores and types. A vocabulary that SentencePiece trained gets its own merges from
+ * the scores; any other, for which *exact becomes false, only much the same ones. scores, types: [size] */
+WARD_CHECKED int vocabulary_marks(const struct tokenizer *t, float *scores, uint8_t *types, bool *exact,
+                                  const char *name, struct ward_error *err);
 /* To be called last: sorts the added tokens, indexes the merges, and refuses a vocabulary that lacks a byte. */
 WARD_CHECKED int vocabulary_finish(struct tokenizer *t, const char *name, struct ward_error *err);
 
