@@ -76,6 +76,7 @@ $(BUILD)/src/kernels/x86/avx2.o:        ISA_CFLAGS := $(AVX2_CFLAGS)
 $(BUILD)/src/kernels/x86/avx_vnni.o:    ISA_CFLAGS := $(AVX2_CFLAGS) -mavxvnni
 $(BUILD)/src/kernels/x86/avx512.o:      ISA_CFLAGS := $(AVX512_CFLAGS)
 $(BUILD)/src/kernels/x86/avx512_bf16.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512bf16
+$(BUILD)/src/kernels/x86/amx.o:         ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512bf16 -mamx-tile -mamx-bf16
 $(BUILD)/src/kernels/x86/avx512_vnni.o $(BUILD)/src/kernels/x86/avx512_vnni_gemm.o: ISA_CFLAGS := $(AVX512_CFLAGS) -mavx512vnni
 
 .PHONY: all lib
@@ -180,6 +181,12 @@ $(BUILD)/tests/kernels/avx_vnni_evex.o: src/kernels/x86/avx_vnni.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(AVX2_CFLAGS) -mavx512vnni -mavx512vl -Dkernels_init_avx_vnni=kernels_init_avx_vnni_evex \
 	    $(CFLAGS) -MMD -MP -c -o $@ $<
+# amx.c as a processor without AMX can run it, with the tile instructions in C.
+KERNEL_TEST_OBJ += $(BUILD)/tests/kernels/amx_emulated.o
+$(BUILD)/tests/kernels/amx_emulated.o: src/kernels/x86/amx.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE_CFLAGS) $(AVX512_CFLAGS) -mavx512bf16 -include tests/kernels/amx_emulated.h \
+	    -Dkernels_init_amx=kernels_init_amx_emulated $(CFLAGS) -MMD -MP -c -o $@ $<
 endif
 $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)

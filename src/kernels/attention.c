@@ -218,6 +218,7 @@ static void rows_task(void *arg, int task, int thread)
         b.highest[i] = -INFINITY;
         b.total[i] = 0;
     }
+    gemm_begin(b.g);
     for (int p = low, n; p < high; p += n) {
         n = block_length(p, high, a->capacity, b.keys);
         pack_keys_values(a, &b, key_head, p % a->capacity, n);
@@ -226,6 +227,7 @@ static void rows_task(void *arg, int task, int thread)
             attend_panel(k, &b, i, min_int(mr, rows - row), lo + row, hi + row, p, n);
         }
     }
+    gemm_end(b.g);
     for (int i = 0; i < job->group; i++)
         finish_rows(k, a, &b, i * panels, key_head * job->group + i, first, rows);
 }

@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 static const struct {
@@ -18,7 +20,7 @@ static const struct {
     [ISA_AVX512] = {"avx512", kernels_init_avx512},
     [ISA_AVX512_VNNI] = {"avx512vnni", kernels_init_avx512_vnni},
     [ISA_AVX512_BF16] = {"avx512bf16", kernels_init_avx512_bf16},
-    [ISA_AMX] = {"amx", NULL},
+    [ISA_AMX] = {"amx", kernels_init_amx},
 #else
     [ISA_AVX2] = {"avx2", NULL},
     [ISA_AVX_VNNI] = {"avxvnni", NULL},
@@ -43,14 +45,16 @@ static uint64_t saved_state(void)
 static unsigned detect(void)
 {
     const uint64_t ymm = 0x06, zmm = 0xe6; /* of XCR0: sse and avx; those, opmask and both parts of the zmm registers */
+    const uint64_t tiles = 0x60000;        /* their shapes and what they hold */
+    const uint32_t amx = 1u << 24 | 1u << 22; /* of leaf 7: AMX-TILE, AMX-BF16; compilers name them differently */
     const uint32_t avx512 = bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
-    uint32_t eax, ebx, ecx, edx, seven_ebx, seven_ecx, one_eax = 0;
+    uint32_t eax, ebx, ecx, edx, seven_ebx, seven_ecx, seven_edx, one_eax = 0;
     unsigned found = 1u << ISA_NONE;
 
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx & bit_OSXSAVE) || (saved_state() & ymm) != ymm ||
         !(ecx & bit_AVX) || !(ecx & bit_FMA) || !(ecx & bit_F16C))
         return found;
-    if (!__get_cpuid_count(7, 0, &eax, &seven_ebx, &seven_ecx, &edx) || !(seven_ebx & bit_AVX2))
+    if (!__get_cpuid_count(7, 0, &eax, &seven_ebx, &seven_ecx, &seven_edx) || !(seven_ebx & bit_AVX2))
         return found;
     found |= 1u << ISA_AVX2;
     if (eax >= 1)
@@ -64,18 +68,33 @@ static unsigned detect(void)
         found |= 1u << ISA_AVX512_VNNI;
     if (one_eax & bit_AVX512BF16)
         found |= 1u << ISA_AVX512_BF16;
+    if ((one_eax & bit_AVX512BF16) && (seven_edx & amx) == amx && (saved_state() & tiles) == tiles)
+        found |= 1u << ISA_AMX;
     return found;
+}
+
+/* Linux gives a process the tile registers when it asks for them, since they make its signal frames 8 KB larger. It
+ * refuses where a signal stack is too small for that, and where it is too old to know. Asking again is harmless. */
+static bool tiles_permitted(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 }; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 #else
 static unsigned detect(void)
 {
     return 1u << ISA_NONE;
 }
+
+static bool tiles_permitted(void)
+{
+    return false;
+}
 #endif
 
 bool isa_present(enum isa isa)
 {
-    return sets[isa].init && detect() >> isa & 1;
+    return sets[isa].init && detect() >> isa & 1 && (isa != ISA_AMX || tiles_permitted());
 }
 
 const char *isa_name(enum isa isa)

@@ -21,12 +21,13 @@ enum isa { ISA_NONE, ISA_AVX2, ISA_AVX_VNNI, ISA_AVX512, ISA_AVX512_VNNI, ISA_AV
  * Panels and scratch tiles are aligned to KERNELS_ALIGN. */
 enum {
     KERNELS_ALIGN = 64,
-    GEMM_MAX_MR = 16,
+    GEMM_MAX_MR = 32,
     GEMM_MAX_NR = 32,
     GEMM_K_PARTS = 256, /* a product is cut along k at multiples of this: of every k_step and of every block of a type */
 };
 
-/* What x loses in its panel. In panels of bf16 w is rounded likewise; with x as in struct x8, w is exact. */
+/* What x loses in its panel. In panels of bf16 w is rounded likewise, quantized w as to_float widens it; with x as in
+ * struct x8, w is exact. */
 enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_X8 };
 
 struct gemm {
@@ -40,11 +41,26 @@ struct gemm {
     /* the same panel from the transposed matrix: k rows of cols (<= nr) columns; for the values of attention; floats
      * only */
     void (*pack_w_transposed[TENSOR_TYPES])(void *panel, const void *w, size_t row_bytes, int k, int cols);
+    /* what a thread does before its first tile and after its last; NULL: nothing */
+    void (*begin)(void);
+    void (*end)(void);
     /* c [mr][nr], `c_stride` floats between rows: c = x w^T, or c += when accumulate. k a multiple of k_step. */
     void (*tile)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
     /* the same for the first nr / 2 columns of c alone */
     void (*tile_half)(float *c, size_t c_stride, const void *x_panel, const void *w_panel, int k, bool accumulate);
 };
+
+static inline void gemm_begin(const struct gemm *g)
+{
+    if (g->begin)
+        g->begin();
+}
+
+static inline void gemm_end(const struct gemm *g)
+{
+    if (g->end)
+        g->end();
+}
 
 /* A row of x as whole numbers of 8 bits in blocks of 32: x[i] = scale[i / 32] * q[i], scale = the block's largest |x| /
  * 127, q rounded to nearest, ties to even. cols is a multiple of 32. In memory: q, then scale, then sum. */
@@ -71,7 +87,7 @@ static inline struct x8 x8_at(const void *row, int cols)
 struct kernels {
     enum isa isa;
     /* the product used for weights of each type: float32 panels, bf16 panels where the multiply takes bf16, 8-bit
-     * panels for quantized weights. That of TENSOR_F32 takes every type, and rounds nothing. */
+     * panels for quantized weights where that is faster. That of TENSOR_F32 takes every type, and rounds nothing. */
     const struct gemm *gemm[TENSOR_TYPES];
     /* The bf16 product where there is one, for attention; else that of TENSOR_F32. */
     const struct gemm *gemm_attention;
@@ -122,5 +138,6 @@ void kernels_init_avx_vnni(struct kernels *k);
 void kernels_init_avx512(struct kernels *k);
 void kernels_init_avx512_vnni(struct kernels *k);
 void kernels_init_avx512_bf16(struct kernels *k);
+void kernels_init_amx(struct kernels *k);
 
 #endif

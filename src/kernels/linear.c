@@ -34,7 +34,7 @@ static uint8_t *align(void *p)
 static const struct gemm *product_of(const struct compute *c, const struct linear *map)
 {
     const struct gemm *own = c->k.gemm[map->w->type];
-    return map->exact && own->rounding == ROUND_BF16 ? c->k.gemm[TENSOR_F32] : own;
+    return map->exact && own->rounding == ROUND_BF16 && tensor_is_float(map->w->type) ? c->k.gemm[TENSOR_F32] : own;
 }
 
 /* What a row of x takes that is rounded for gemv, aligned for the next one. */
@@ -217,6 +217,7 @@ static void matrix_task(void *arg, int task, int thread)
     const int k_block = k_block_of(g);
     const size_t row_bytes = tensor_row_bytes(map->w);
 
+    gemm_begin(g);
     for (int k0 = 0; k0 < job->cols; k0 += k_block) {
         const int k = min_int(k_block, job->cols - k0), k_padded = (int)round_up((size_t)k, (size_t)g->k_step);
         uint8_t *packed = job->c->scratch[thread];
@@ -227,6 +228,7 @@ static void matrix_task(void *arg, int task, int thread)
         for (int panel = first_panel; panel < last_panel; panel++)
             multiply_panel(job, map, panel, job->c->scratch[thread], first, cols, k0, k_padded);
     }
+    gemm_end(g);
 }
 
 /* Blocks of weights that fill half of the second-level cache, cut smaller until there are tasks enough for all threads:

@@ -72,8 +72,10 @@ static void tile_task(void *arg, int task, int thread)
     _Alignas(KERNELS_ALIGN) static _Thread_local uint8_t x[GEMM_MAX_MR * 128 * 4], w[GEMM_MAX_NR * 128 * 4];
     _Alignas(KERNELS_ALIGN) float c[GEMM_MAX_MR * GEMM_MAX_NR];
     (void)task, (void)thread;
+    gemm_begin(t->g);
     for (int i = 0; i < t->calls; i++)
         t->g->tile(c, (size_t)t->g->nr, x, w, t->k, false);
+    gemm_end(t->g);
 }
 
 static void tile_work(const struct compute *c, void *arg)

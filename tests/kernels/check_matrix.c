@@ -54,19 +54,25 @@ static bool check_products(const struct product *p, const void *x_panel, const v
     float *c = float_buffer((size_t)((g->mr - 1) * stride + g->nr));
     for (int i = 0; i < (g->mr - 1) * stride + g->nr; i++)
         c[i] = untouched;
+    gemm_begin(g);
     g->tile(c, (size_t)stride, x_panel, w_panel, k, false);
+    gemm_end(g);
     if (!check_tile(p, c, stride, g->nr, 0, untouched))
         return false;
 
+    gemm_begin(g);
     g->tile(c, (size_t)stride, x_panel, w_panel, part, false);
     g->tile(c, (size_t)stride, (const uint8_t *)x_panel + (size_t)(part / g->k_step) * g->x_group,
             (const uint8_t *)w_panel + (size_t)(part / g->k_step) * g->w_group, k - part, true);
+    gemm_end(g);
     if (!check_tile(p, c, stride, g->nr, 0, untouched))
         return false;
 
     for (int i = 0; i < (g->mr - 1) * stride + g->nr; i++)
         c[i] = i % stride < g->nr / 2 ? 2.0f : untouched;
+    gemm_begin(g);
     g->tile_half(c, (size_t)stride, x_panel, w_panel, k, true);
+    gemm_end(g);
     return check_tile(p, c, stride, g->nr / 2, 2.0, untouched);
 }
 

@@ -1,62 +1,18 @@
 /* AVX-512 BF16: products of bf16 weights with x rounded to bf16, two at a time, summed in float32. */
 #include "kernels/kernels.h"
-#include "kernels/x86/transpose16.h"
+#include "kernels/x86/pairs512.h"
 
 /* Panels hold pairs of columns: [k / 2][TILE_ROWS][2] and [k / 2][TILE_COLS][2]. */
 enum {
-    LANES = 16,
     TILE_ROWS = 14, /* 28 registers of sums, 2 of weights, 1 of x */
     TILE_COLS = 2 * LANES,
-    PAIR = 2,
     PREFETCH_TILE = 256, /* columns from which on the outputs of a tile are worth fetching before they are summed */
 };
-
-/* 32 values of a row, of which n are there; the others 0. */
-typedef __m512i load_fn(const uint8_t *row, int i, int n);
-
-static inline __mmask32 mask_of(int n)
-{
-    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
-}
-
-static inline __m512i round_pairs(__m512 low, __m512 high)
-{
-    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
-
-static inline __m512i load_f32(const uint8_t *row, int i, int n)
-{
-    const __mmask32 mask = mask_of(n);
-    const uint8_t *at = row + (size_t)i * 4;
-    return round_pairs(_mm512_maskz_loadu_ps((__mmask16)mask, at),
-                       _mm512_maskz_loadu_ps((__mmask16)(mask >> 16), at + 64));
-}
-
-static inline __m512i load_f16(const uint8_t *row, int i, int n)
-{
-    const __m512i bits = _mm512_maskz_loadu_epi16(mask_of(n), row + (size_t)i * 2);
-    return round_pairs(_mm512_cvtph_ps(_mm512_castsi512_si256(bits)),
-                       _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1)));
-}
-
-static inline __m512i load_bf16(const uint8_t *row, int i, int n)
-{
-    return _mm512_maskz_loadu_epi16(mask_of(n), row + (size_t)i * 2);
-}
-
-/* The pairs of columns i .. i + 31 of 16 rows: block[p] holds pair p of each. */
-static inline __attribute__((always_inline)) void load_block(__m512 block[LANES], const uint8_t *rows, size_t row_bytes,
-                                                             int n_rows, int i, int n, load_fn *load)
-{
-    for (int r = 0; r < LANES; r++)
-        block[r] = r < n_rows ? _mm512_castsi512_ps(load(rows + (size_t)r * row_bytes, i, n)) : _mm512_setzero_ps();
-    vec_transpose(block);
-}
 
 static void pack_x(void *panel, const float *x, size_t stride, int rows, int k)
 {
     uint32_t *out = panel;
-    for (int i = 0; i < k; i += PAIR * LANES) {
+    for (int i = 0; i < k; i += VECTOR_COLS) {
         __m512 block[LANES];
         load_block(block, (const uint8_t *)x, stride * sizeof *x, rows, i, k - i, load_f32);
         for (int p = 0; p < LANES && i + PAIR * p < k; p++, out += TILE_ROWS)
@@ -69,7 +25,7 @@ static inline __attribute__((always_inline)) void pack_w(void *panel, const void
 {
     for (int first = 0; first < TILE_COLS; first += LANES) {
         uint32_t *out = (uint32_t *)panel + first;
-        for (int i = 0; i < k; i += PAIR * LANES) {
+        for (int i = 0; i < k; i += VECTOR_COLS) {
             __m512 block[LANES];
             load_block(block, (const uint8_t *)w + (size_t)first * row_bytes, row_bytes, rows - first, i, k - i, load);
             for (int p = 0; p < LANES && i + PAIR * p < k; p++, out += TILE_COLS)
@@ -96,18 +52,15 @@ static void pack_w_bf16(void *panel, const void *w, size_t row_bytes, int rows, 
 static inline __attribute__((always_inline)) void pack_w_transposed(void *panel, const void *w, size_t row_bytes, int k,
                                                                     int cols, load_fn *load)
 {
-    /* the order in which the 32 values of two rows interleave: 0 of the first, 0 of the second, 1 of the first ... */
-    static const uint16_t low[32] = {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-                                     8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
-    const __m512i first_half = _mm512_loadu_si512(low),
-                  second_half = _mm512_add_epi16(first_half, _mm512_set1_epi16(16));
     uint32_t *out = panel;
     for (int i = 0; i < k; i += PAIR, out += TILE_COLS) {
         const uint8_t *row = (const uint8_t *)w + (size_t)i * row_bytes;
         const __m512i even = load(row, 0, cols),
                       odd = i + 1 < k ? load(row + row_bytes, 0, cols) : _mm512_setzero_si512();
-        _mm512_storeu_si512(out, _mm512_permutex2var_epi16(even, first_half, odd));
-        _mm512_storeu_si512(out + LANES, _mm512_permutex2var_epi16(even, second_half, odd));
+        __m512i pairs[2];
+        interleave(pairs, even, odd);
+        _mm512_storeu_si512(out, pairs[0]);
+        _mm512_storeu_si512(out + LANES, pairs[1]);
     }
 }
 
