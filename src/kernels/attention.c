@@ -10,6 +10,7 @@
  * of memory and the arithmetic depends on positions alone. */
 #include "kernels/compute.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -33,6 +34,8 @@ struct attention_job {
     const struct attention *a;
     struct blocks blocks;
     int group;      /* query heads that share a key head */
+    int heads;      /* of them, those of a task: as many as have room */
+    int slices;     /* of a group, of so many heads */
     int block_rows; /* query rows of a task */
     int row_blocks;
     int max_pieces, pieces; /* of a row: as many as its sums have room for; the most that one of these rows has */
@@ -193,7 +196,7 @@ static int block_length(int p, int high, int capacity, int keys)
     return min_int(min_int(keys - p % keys, capacity - p % capacity), high - p);
 }
 
-/* A key head, the query heads that share it and a block of rows; the panels of one query head follow another's. */
+/* A key head, query heads that share it and a block of rows; the panels of one query head follow another's. */
 static void rows_task(void *arg, int task, int thread)
 {
     const struct attention_job *job = arg;
@@ -201,8 +204,11 @@ static void rows_task(void *arg, int task, int thread)
     const struct kernels *k = &job->c->k;
     struct blocks b = job->blocks;
     /* the last rows first: in a causal prompt they take longest */
-    const int key_head = task % a->n_kv_heads, first = (job->row_blocks - 1 - task / a->n_kv_heads) * job->block_rows;
+    const int column = task % (a->n_kv_heads * job->slices), key_head = column / job->slices;
+    const int first = (job->row_blocks - 1 - task / (a->n_kv_heads * job->slices)) * job->block_rows;
     const int rows = min_int(job->block_rows, a->rows - first), mr = b.g->mr, panels = (rows + mr - 1) / mr;
+    const int in_group = column % job->slices * job->heads, heads = min_int(job->heads, job->group - in_group);
+    const int first_head = key_head * job->group + in_group;
     const int *lo = a->lo + first, *hi = a->hi + first;
     int low = lo[0], high = hi[0];
 
@@ -211,10 +217,10 @@ static void rows_task(void *arg, int task, int thread)
         low = min_int(low, lo[i]);
         high = max_int(high, hi[i]);
     }
-    for (int i = 0; i < job->group; i++)
-        pack_queries(job, &b, i * panels, key_head * job->group + i, first, rows);
-    memset(b.out, 0, (size_t)(job->group * panels * mr) * (size_t)b.d_cols * sizeof *b.out);
-    for (int i = 0; i < job->group * panels * mr; i++) {
+    for (int i = 0; i < heads; i++)
+        pack_queries(job, &b, i * panels, first_head + i, first, rows);
+    memset(b.out, 0, (size_t)(heads * panels * mr) * (size_t)b.d_cols * sizeof *b.out);
+    for (int i = 0; i < heads * panels * mr; i++) {
         b.highest[i] = -INFINITY;
         b.total[i] = 0;
     }
@@ -222,14 +228,14 @@ static void rows_task(void *arg, int task, int thread)
     for (int p = low, n; p < high; p += n) {
         n = block_length(p, high, a->capacity, b.keys);
         pack_keys_values(a, &b, key_head, p % a->capacity, n);
-        for (int i = 0; i < job->group * panels; i++) {
+        for (int i = 0; i < heads * panels; i++) {
             const int row = i % panels * mr;
             attend_panel(k, &b, i, min_int(mr, rows - row), lo + row, hi + row, p, n);
         }
     }
     gemm_end(b.g);
-    for (int i = 0; i < job->group; i++)
-        finish_rows(k, a, &b, i * panels, key_head * job->group + i, first, rows);
+    for (int i = 0; i < heads; i++)
+        finish_rows(k, a, &b, i * panels, first_head + i, first, rows);
 }
 
 /* The length of the pieces of row `row`: a multiple of PIECE that gives at most max_pieces. The pieces begin at multiples
@@ -346,22 +352,27 @@ static void attend_rows_alone(struct attention_job *job)
         pool_run(job->c->pool, combine_task, job, a->rows * a->n_heads);
 }
 
-/* As many queries as fit the second-level cache together with a block of keys. How many keys make a block decides the
- * order of summation, so that follows from the shape of the heads alone. */
+/* As many queries as fit the second-level cache together with a block of keys; as many heads as fit the scratch. How
+ * many keys make a block decides the order of summation, so that follows from the shape of the heads alone. */
 static void plan_blocks(struct attention_job *job)
 {
     struct blocks *b = &job->blocks;
     const int mr = b->g->mr, row_panels = (job->a->rows + mr - 1) / mr;
-    int panels = min_int(max_int(QUERY_PANELS / job->group, 1), row_panels);
 
     b->keys = KEYS;
-    b->panels = job->group;
+    job->heads = b->panels = job->group;
+    while (job->heads > 1 && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
+        job->heads = b->panels = (job->heads + 1) / 2;
     while (b->keys > b->g->nr && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
         b->keys /= 2;
-    b->panels = panels * job->group;
+    assert(lay_out(b, NULL, job->a->head_dim) <= job->c->scratch_size);
+    job->slices = (job->group + job->heads - 1) / job->heads;
+
+    int panels = min_int(max_int(QUERY_PANELS / job->heads, 1), row_panels);
+    b->panels = panels * job->heads;
     while (panels > 1 && lay_out(b, NULL, job->a->head_dim) > job->c->l2_bytes) {
         panels = (panels + 1) / 2;
-        b->panels = panels * job->group;
+        b->panels = panels * job->heads;
     }
     job->block_rows = panels * mr;
     job->row_blocks = (job->a->rows + job->block_rows - 1) / job->block_rows;
@@ -378,5 +389,5 @@ void compute_attention(const struct compute *c, const struct attention *a)
         return;
     }
     plan_blocks(&job);
-    pool_run(c->pool, rows_task, &job, job.row_blocks * a->n_kv_heads);
+    pool_run(c->pool, rows_task, &job, job.row_blocks * a->n_kv_heads * job.slices);
 }

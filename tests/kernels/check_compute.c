@@ -285,6 +285,8 @@ static bool check_attention(const struct kernels *k, int type)
         {.rows = 290, .heads = 2, .kv_heads = 1, .d = 10, .capacity = 777, .first = 480, .mask = IMAGE},
         {.rows = 60, .heads = 2, .kv_heads = 2, .d = 24, .capacity = 500, .first = 440, .mask = RANDOM},
         {.rows = 530, .heads = 1, .kv_heads = 1, .d = 7, .capacity = 530, .mask = RANDOM},
+        {.rows = 9, .heads = 80, .kv_heads = 1, .d = 1024, .capacity = 10, .mask = CAUSAL},
+        {.rows = 9, .heads = 5, .kv_heads = 1, .d = 4096, .capacity = 10, .mask = CAUSAL},
         {.rows = 9, .heads = 1, .kv_heads = 1, .d = 1030, .capacity = 40, .mask = CAUSAL},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
