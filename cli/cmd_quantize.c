@@ -5,7 +5,6 @@
 
 #include "base/json.h"
 #include "model/checkpoint.h"
-#include "model/terms.h"
 #include "quant/quantize.h"
 
 #include <signal.h>
@@ -27,9 +26,9 @@ const struct command command_quantize = {
         "  ward quantize medgemma-BF16.gguf out/medgemma-Q4_0.gguf --type q4_0 --mmproj out/mmproj.gguf\n"
         "  ward run -m medgemma-int4.gguf -i xray.png \"Describe this X-ray.\"\n"
         "\n"
-        "IN: folder of a checkpoint, a GGUF file of floats, ORG/NAME in the local Hugging Face cache, or NAME[:TAG]\n"
-        "in Ollama's store. OUT.gguf: the text model. The image encoder goes to a file of its own, as llama.cpp has it,\n"
-        "which ward and llama.cpp find or take. Files appear when they are complete, or not at all.\n"
+        "IN: folder of a checkpoint, a GGUF file of floats, ORG/NAME in the local Hugging Face cache, or\n"
+        "NAME[:TAG] in Ollama's store. OUT.gguf: the text model. The image encoder goes to a file of its own, as\n"
+        "llama.cpp has it. Files appear when they are complete, or not at all.\n"
         "\n"
         "      --type TYPE            int4 = q4_k_m, q4_0, int8 = q8_0, bf16, f16, f32 (int4)\n"
         "                             int4: 4.5 bits a weight, 6.6 for the embedding and the values of attention; the\n"
@@ -133,6 +132,15 @@ static bool is_same_file(const char *path, const struct stat *other)
 {
     struct stat st;
     return path && stat(path, &st) == 0 && st.st_dev == other->st_dev && st.st_ino == other->st_ino;
+}
+
+/* What a folder or ORG/NAME is called; a GGUF file has its name inside. */
+static const char *name_of(const struct quantize_command *q, const struct checkpoint *source)
+{
+    if (source->text)
+        return NULL;
+    const char *slash = strrchr(q->in, '/'), *name = slash ? slash + 1 : q->in;
+    return *name && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 ? name : NULL;
 }
 
 static void check_output(const struct quantize_command *q, const struct checkpoint *source, const char *path)
@@ -273,6 +281,8 @@ static int run(int argc, char **argv)
     check_output(&q, &source, q.options.vision_path);
     if (q.options.vision_path && strcmp(q.options.text_path, q.options.vision_path) == 0)
         die("%s: is given for the text and for the image encoder", q.options.text_path);
+    if (!q.options.name)
+        q.options.name = name_of(&q, &source);
     catch_signals();
     const int rc = quantize_checkpoint(&source, &q.options, &result, &err);
     progress_clear();

@@ -31,8 +31,8 @@ const struct command command_run = {
         "PROMPT: the question; - or none with a piped standard input: it is read from there.\n"
         "Images come before the text, in the order given, unless PROMPT holds <image> marks, one for each image.\n"
         "\n"
-        "  -m, --model MODEL          folder of the checkpoint, a GGUF file, ORG/NAME in the local Hugging Face cache,\n"
-        "                             or NAME[:TAG] in Ollama's store\n"
+        "  -m, --model MODEL          folder of the checkpoint, a GGUF file, ORG/NAME in the local Hugging Face\n"
+        "                             cache, or NAME[:TAG] in Ollama's store\n"
         "      --mmproj FILE|none     GGUF file of the image encoder (the one beside the model's)\n"
         "  -i, --image FILE           JPEG or PNG; may be repeated\n"
         "      --pad                  pad images to a black square instead of stretching them\n"
@@ -264,6 +264,8 @@ static int run(int argc, char **argv)
     ward_model_get_info(model, &info);
     if (info.mmproj_guessed)
         print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
+    if (info.not_for_clinical_use)
+        print_warning("not for clinical use: the terms of the weights (Health AI Developer Foundations) ask to say so");
 
     int status;
     if (interactive) {

@@ -123,6 +123,8 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     json_write_open(w, "model", '{');
     write_text(w, "path", facts->model_path);
     write_text(w, "type", info.type);
+    if (info.not_for_clinical_use)
+        json_write_boolean(w, "not_for_clinical_use", true);
     json_write_close(w, '}');
     write_text(w, "device", info.device);
     write_text(w, "kernels", info.kernels);

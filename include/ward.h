@@ -80,6 +80,7 @@ struct ward_model_info {
     int image_tokens;    /* tokens that one image takes; 0: the checkpoint has no vision encoder */
     int image_size;      /* side in pixels of the encoder's input */
     bool has_chat_template; /* false for a pretrained (-pt) checkpoint: the prompt is continued as it stands */
+    bool not_for_clinical_use; /* the weights' terms ask to say so: Google's Health AI Developer Foundations */
 };
 WARD_API void ward_model_get_info(const ward_model *model, struct ward_model_info *info);
 

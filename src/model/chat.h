@@ -23,7 +23,8 @@ WARD_CHECKED int chat_template_read(char **text, const char *folder, struct ward
 
 struct gguf;
 /* The same for a GGUF file. Its publishers mend the template: one that writes Gemma's turns is taken as Gemma's, as is
- * one that is not there (Ollama's files have none) where the vocabulary has turns. */
+ * one that is not there (Ollama's files have none) where the vocabulary has turns. An empty one says that there is
+ * none. */
 WARD_CHECKED int chat_template_from_gguf(struct chat_template *out, const struct gguf *file,
                                          const struct model_config *config, const struct tokenizer *tokenizer,
                                          struct ward_error *err);

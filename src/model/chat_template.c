@@ -244,12 +244,14 @@ int chat_template_from_gguf(struct chat_template *out, const struct gguf *file, 
     static const char turn[] = "<start_of_turn>";
     const struct gguf_value *value = gguf_value(file, "tokenizer.chat_template");
     const char *name = gguf_name(file), *text;
-    size_t at = 0, length;
+    size_t at = 0, length = 0;
     if (value && (value->type != GGUF_STRING || !gguf_next_string(value, &at, &text, &length)))
         return error_set(err, WARD_EFORMAT, "%s: its tokenizer.chat_template is not a text", name);
-    if (value && !memmem(text, length, turn, sizeof turn - 1))
+    const bool none = value && !length; /* a pretrained checkpoint's, as `ward quantize` writes it */
+    if (value && !none && !memmem(text, length, turn, sizeof turn - 1))
         return error_set(err, WARD_EUNSUPPORTED,
                          "%s: has a chat template that does not write Gemma's turns, the only ones that ward knows",
                          name);
-    return find_tokens(out, value || tokenizer_id(tokenizer, turn) >= 0, name, config, tokenizer, err);
+    const bool present = value ? !none : tokenizer_id(tokenizer, turn) >= 0;
+    return find_tokens(out, present, name, config, tokenizer, err);
 }

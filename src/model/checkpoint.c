@@ -51,6 +51,10 @@ int checkpoint_open(struct checkpoint *out, const char *name, const char *mmproj
         rc = read_config(out, err);
     if (!rc)
         rc = out->place.is_gguf ? read_gguf(out, err) : read_folder(out, err);
+    if (!rc && out->place.is_gguf)
+        terms_of_gguf(&out->terms, out->text);
+    else if (!rc)
+        terms_of_folder(&out->terms, out->place.path);
     return rc;
 }
 

@@ -5,6 +5,7 @@
 #include "model/chat.h"
 #include "model/gguf.h"
 #include "model/locate.h"
+#include "model/terms.h"
 #include "model/weights.h"
 
 struct checkpoint {
@@ -13,6 +14,7 @@ struct checkpoint {
     struct tokenizer *tokenizer;
     struct chat_template chat;
     struct weights *weights;
+    struct terms terms;
     struct gguf *text, *vision; /* what weights lie in, for a GGUF checkpoint */
 };
 

@@ -16,7 +16,7 @@ static void put_text(struct gguf_head *head, const char *key, const char *text)
 char *metadata_notice(const struct metadata *m)
 {
     char *text;
-    if (!m->terms.hai_def)
+    if (!m->source->terms.hai_def)
         return NULL;
     if (asprintf(&text,
                  "HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of Use found at\n"
@@ -30,7 +30,7 @@ char *metadata_notice(const struct metadata *m)
 
 static void put_general(struct gguf_head *head, const struct metadata *m)
 {
-    const struct terms *terms = &m->terms;
+    const struct terms *terms = &m->source->terms;
     gguf_put_u32(head, "general.quantization_version", 2);
     gguf_put_u32(head, "general.file_type", (uint32_t)m->file_type);
     put_text(head, "general.quantized_by", "ward " WARD_VERSION);
@@ -211,12 +211,13 @@ static int put_tokenizer(struct gguf_head *head, const struct checkpoint *c, str
     return rc;
 }
 
+/* An empty one where there is none: readers would guess one from the vocabulary. */
 static int put_chat_template(struct gguf_head *head, const struct checkpoint *c, struct ward_error *err)
 {
     char *text;
     const int rc = chat_template_read(&text, c->place.path, err);
-    if (!rc && text)
-        put_text(head, "tokenizer.chat_template", text);
+    if (!rc)
+        put_text(head, "tokenizer.chat_template", text ? text : "");
     free(text);
     return rc;
 }

@@ -3,12 +3,10 @@
 #define WARD_QUANT_METADATA_H
 
 #include "model/checkpoint.h"
-#include "model/terms.h"
 #include "quant/gguf_write.h"
 
 struct metadata {
     const struct checkpoint *source;
-    struct terms terms;
     const char *name;  /* general.name; NULL: the source's, where it has one */
     int file_type;     /* general.file_type, as llama.cpp numbers them */
     const char *type;  /* the same in words, for the notice of change */

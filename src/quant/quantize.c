@@ -434,10 +434,6 @@ int quantize_checkpoint(const struct checkpoint *source, const struct quantize_o
                          .type = quant_type_names[options->type],
                          .vision_inner = padded_inner(&job)};
     *result = (struct quantize_result){0};
-    if (source->text)
-        terms_of_gguf(&m.terms, source->text);
-    else
-        terms_of_folder(&m.terms, source->place.path);
     int rc = check_expressible(&job);
     if (!rc)
         rc = make_plan(&job);

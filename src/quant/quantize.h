@@ -14,7 +14,7 @@ struct quantize_options {
     const char *text_path;   /* where the text model goes */
     const char *vision_path; /* where the image encoder goes; NULL: not wanted */
     const char *notice_path; /* where the terms' notice goes, if the terms ask for one */
-    const char *name;        /* general.name; NULL: the source's */
+    const char *name;        /* general.name; NULL: the source's own, if it is in GGUF */
     bool requantize;         /* take weights that are quantized already */
     int threads;             /* 0: the processors this process may use */
     /* Called now and then with bytes read so far and in all; nonzero: stop, and leave nothing behind. */

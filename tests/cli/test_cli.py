@@ -16,97 +16,15 @@ import sys
 import tempfile
 import termios
 import time
-import traceback
 import urllib.parse
-import zlib
 
-WARD = os.path.abspath(sys.argv[1])
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-MODELS = os.path.join(ROOT, "tests", "vectors", "models")
+from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, answer, copy_of, equal, misused, png, refused, run, run_tests, scratch,
+                     succeeds, temporary, test)
+
 SEES, TEXT_ONLY, PRETRAINED, SHARDED = (os.path.join(MODELS, name) for name in ("v5", "text", "pt", "flat"))
-PHANTOM = os.path.join(ROOT, "models", "phantom")
 IMAGE = OTHER_IMAGE = LONG_CONTEXT = None # made by prepare
 QUESTION = "Describe this X-ray."
 SHORT = ["-n", "8", "--ignore-eos"]
-
-tests = []
-scratch = None
-
-
-class Skip(Exception):
-    pass
-
-
-def test(function):
-    tests.append(function)
-    return function
-
-
-def run(*args, stdin=None, **more):
-    """Runs ward to its end; standard input is empty unless given."""
-    return subprocess.run([WARD, *args], input=stdin if stdin is not None else b"", stdout=more.pop("stdout", subprocess.PIPE),
-                          stderr=subprocess.PIPE, timeout=120, **more)
-
-
-def equal(got, expected, what):
-    assert got == expected, f"{what}: got {got!r}, expected {expected!r}"
-
-
-def succeeds(*args, **more):
-    done = run(*args, **more)
-    equal(done.returncode, 0, f"exit status of {args} ({done.stderr!r})")
-    return done.stdout.decode()
-
-
-def answer(*args, **more):
-    """The object of `ward run --json`."""
-    return json.loads(succeeds("run", *args, "--json", **more))
-
-
-def refused(*args, words="", stdin=None, **more):
-    """Bad input: status 1, one sentence, nothing on standard output."""
-    done = run(*args, stdin=stdin, **more)
-    lines = done.stderr.decode().splitlines()
-    equal(done.returncode, 1, f"exit status of {args} ({lines})")
-    assert len(lines) == 1 and lines[0].startswith("ward: "), f"{args} said {lines}"
-    assert words in lines[0], f"{args} said {lines[0]!r}, which lacks {words!r}"
-    assert not done.stdout, f"{args} wrote {done.stdout!r}"
-    return lines[0]
-
-
-def misused(*args, words=""):
-    """Wrong usage: status 2, a sentence and the usage."""
-    done = run(*args)
-    lines = done.stderr.decode().splitlines()
-    equal(done.returncode, 2, f"exit status of {args} ({lines})")
-    assert lines[0].startswith("ward: ") and words in lines[0], f"{args} said {lines}, which lacks {words!r}"
-    assert len(lines) == 1 or lines[1].startswith("usage: ward "), f"{args} said {lines}"
-    assert not done.stdout, f"{args} wrote {done.stdout!r}"
-
-
-def temporary(name, content=b""):
-    path = os.path.join(scratch, name)
-    with open(path, "wb") as file:
-        file.write(content)
-    return path
-
-
-def copy_of(model):
-    """A copy that a test may damage."""
-    folder = tempfile.mkdtemp(dir=scratch)
-    for name in os.listdir(model):
-        if name != "golden.json":
-            shutil.copy(os.path.join(model, name), folder)
-    return folder
-
-
-def png(width, height, shade):
-    """An RGB image; shade(x, y) gives its gray."""
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-    rows = b"".join(b"\0" + bytes(value for x in range(width) for value in [shade(x, y)] * 3) for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def prepare():
@@ -786,27 +704,6 @@ def phantom_reports():
     equal(succeeds("run", "-m", PHANTOM, "-i", film, QUESTION), a["text"] + "\n", "streamed text")
 
 
-def main():
-    global scratch
-    failures = 0
-    print(f"1..{len(tests)}", flush=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        prepare()
-        for number, function in enumerate(tests, 1):
-            name = function.__name__.replace("_", " ")
-            try:
-                function()
-                print(f"ok {number} - {name}", flush=True)
-            except Skip as reason:
-                print(f"ok {number} - {name} # SKIP {reason}", flush=True)
-            except Exception as problem: # every failure is reported, and the next test runs
-                failures += 1
-                print(f"not ok {number} - {name}", flush=True)
-                where = traceback.extract_tb(problem.__traceback__)
-                lines = [str(entry.lineno) for entry in where if entry.filename == __file__]
-                print(f"# {type(problem).__name__} at line {', '.join(lines)}: {problem}".replace("\n", "\n# "), flush=True)
-    return 1 if failures else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    prepare()
+    sys.exit(run_tests())
