@@ -257,7 +257,7 @@ static inline void small_pieces(struct bytes *b, const char *const *pieces)
 }
 
 /* text with its first `from` replaced; free it. */
-static char *replaced(const char *text, const char *from, const char *to)
+static inline char *replaced(const char *text, const char *from, const char *to)
 {
     const char *at = strstr(text, from);
     assert_non_null(at);
