@@ -73,34 +73,42 @@ static ALWAYS_INLINE __m512 sixteen_from(int first)
     return _mm512_cvtepi32_ps(_mm512_add_epi32(i, _mm512_set1_epi32(first)));
 }
 
-/* d q + m, product and sum rounded apart, as in portable C */
-static ALWAYS_INLINE __m512 value_of(__m512 q, float d, float m)
+/* The float16 at an address, in all lanes. */
+static ALWAYS_INLINE __m512 f16_everywhere(const uint8_t bytes[2])
 {
-    return _mm512_add_ps(_mm512_mul_ps(q, _mm512_set1_ps(d)), _mm512_set1_ps(m));
+    int16_t bits;
+    memcpy(&bits, bytes, sizeof bits);
+    return _mm512_cvtph_ps(_mm256_set1_epi16(bits));
 }
 
-/* 32 bytes of 0 .. 2^bits - 1 as the values d (q - zero) + m. There are no more than 32 of them: each is computed once
- * and looked up. */
-static ALWAYS_INLINE __m512i look_up(__m256i q, const int bits, int zero, float d, float m)
+/* d q + m, product and sum rounded apart, as in portable C */
+static ALWAYS_INLINE __m512 value_of(__m512 q, __m512 d, __m512 m)
+{
+    return _mm512_add_ps(_mm512_mul_ps(q, d), m);
+}
+
+/* What d (q - zero) + m is, for the bytes q of 0 .. 2^bits - 1 in 32 words. There are no more than 32 such values: each
+ * is computed once and looked up. */
+static ALWAYS_INLINE __m512i look_up(__m512i q, const int bits, const int zero, __m512 d, __m512 m)
 {
     const __m512 low = value_of(sixteen_from(-zero), d, m);
     const __m512i values = bits == 5 ? round_pairs(low, value_of(sixteen_from(16 - zero), d, m))
                                      : _mm512_castsi256_si512((__m256i)_mm512_cvtneps_pbh(low));
-    return _mm512_permutexvar_epi16(_mm512_cvtepu8_epi16(q), values);
+    return _mm512_permutexvar_epi16(q, values);
 }
 
 /* 32 signed bytes, each half with a scale of its own. */
-static ALWAYS_INLINE __m512i scale_bytes(__m256i q, float d_low, float d_high)
+static ALWAYS_INLINE __m512i scale_bytes(__m256i q, __m512 d_low, __m512 d_high)
 {
     const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_castsi256_si128(q)));
     const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm256_extracti128_si256(q, 1)));
-    return round_pairs(value_of(low, d_low, NO_OFFSET), value_of(high, d_high, NO_OFFSET));
+    return round_pairs(_mm512_mul_ps(low, d_low), _mm512_mul_ps(high, d_high));
 }
 
 static inline __m512i load_q8_0(const uint8_t *row, int i, int n)
 {
     const struct block_q8_0 *b = (const struct block_q8_0 *)row + i / BLOCK_32;
-    const float d = f16_value(b->d);
+    const __m512 d = f16_everywhere(b->d);
     (void)n;
     return scale_bytes(load_32_bytes(b->q), d, d);
 }
@@ -109,28 +117,30 @@ static inline __m512i load_q4_0(const uint8_t *row, int i, int n)
 {
     const struct block_q4_0 *b = (const struct block_q4_0 *)row + i / BLOCK_32;
     (void)n;
-    return look_up(halves_of_16(b->q), 4, 8, f16_value(b->d), NO_OFFSET);
+    return look_up(_mm512_cvtepu8_epi16(halves_of_16(b->q)), 4, 8, f16_everywhere(b->d), _mm512_set1_ps(NO_OFFSET));
 }
 
 static inline __m512i load_q4_1(const uint8_t *row, int i, int n)
 {
     const struct block_q4_1 *b = (const struct block_q4_1 *)row + i / BLOCK_32;
     (void)n;
-    return look_up(halves_of_16(b->q), 4, 0, f16_value(b->d), f16_value(b->m));
+    return look_up(_mm512_cvtepu8_epi16(halves_of_16(b->q)), 4, 0, f16_everywhere(b->d), f16_everywhere(b->m));
 }
 
 static inline __m512i load_q5_0(const uint8_t *row, int i, int n)
 {
     const struct block_q5_0 *b = (const struct block_q5_0 *)row + i / BLOCK_32;
+    const __m512i q = _mm512_cvtepu8_epi16(values_of_q5(b->fifth, b->q));
     (void)n;
-    return look_up(values_of_q5(b->fifth, b->q), 5, 16, f16_value(b->d), NO_OFFSET);
+    return look_up(q, 5, 16, f16_everywhere(b->d), _mm512_set1_ps(NO_OFFSET));
 }
 
 static inline __m512i load_q5_1(const uint8_t *row, int i, int n)
 {
     const struct block_q5_1 *b = (const struct block_q5_1 *)row + i / BLOCK_32;
+    const __m512i q = _mm512_cvtepu8_epi16(values_of_q5(b->fifth, b->q));
     (void)n;
-    return look_up(values_of_q5(b->fifth, b->q), 5, 0, f16_value(b->d), f16_value(b->m));
+    return look_up(q, 5, 0, f16_everywhere(b->d), f16_everywhere(b->m));
 }
 
 /* A block of 256 of a row. */
@@ -138,36 +148,58 @@ typedef void load_k_fn(__m512 groups[][LANES], int row, const uint8_t *block);
 
 enum { GROUPS = BLOCK_K / STEP };
 
+/* The scales of groups, to be read into all lanes, which costs nothing beside an addition or a product; the compiler
+ * would rather move each there from the vector. */
+static ALWAYS_INLINE void store_scales(float out[LANES], __m512i whole, __m512 d)
+{
+    _mm512_storeu_ps(out, _mm512_mul_ps(_mm512_cvtepi32_ps(whole), d));
+    __asm__("" : "+m"(*(float(*)[LANES])out));
+}
+
+/* Each 32 bytes of q hold two groups; fifth bits where there are. */
+static ALWAYS_INLINE void load_groups(__m512 groups[][LANES], int row, const uint8_t *d_dmin, const uint8_t *scales,
+                                      const uint8_t *q, const uint8_t *fifth)
+{
+    const __m512i sixteen = _mm512_set1_epi16(16);
+    const __m512i bits = fifth ? _mm512_cvtepu8_epi16(load_32_bytes(fifth)) : _mm512_setzero_si512();
+    const __m512 minus_m = _mm512_xor_ps(f16_everywhere(d_dmin + 2), _mm512_set1_ps(-0.0f));
+    const __m512 d_m = _mm512_insertf32x8(f16_everywhere(d_dmin), _mm512_castps512_ps256(minus_m), 1);
+    float of_group[2 * GROUPS];
+    store_scales(of_group, _mm512_cvtepu8_epi32(group_scales(scales)), d_m);
+    for (int g = 0; g < GROUPS; g++) {
+        const __m512i both = _mm512_cvtepu8_epi16(load_32_bytes(q + g / 2 * 32));
+        __m512i one = g % 2 ? _mm512_srli_epi16(both, 4) : _mm512_and_si512(both, _mm512_set1_epi16(15));
+        if (fifth) {
+            const unsigned by = g < 4 ? 4 - (unsigned)g : (unsigned)g - 4;
+            const __m512i bit = g < 4 ? _mm512_slli_epi16(bits, by) : _mm512_srli_epi16(bits, by);
+            one = _mm512_or_si512(one, _mm512_and_si512(bit, sixteen));
+        }
+        groups[g][row] = _mm512_castsi512_ps(look_up(one, fifth ? 5 : 4, 0, _mm512_set1_ps(of_group[g]),
+                                                     _mm512_set1_ps(of_group[GROUPS + g])));
+    }
+}
+
 static inline void load_q4_k(__m512 groups[][LANES], int row, const uint8_t *block)
 {
     const struct block_q4_k *b = (const void *)block;
-    const float d = f16_value(b->d), m = f16_value(b->dmin);
-    uint8_t scales[2 * GROUPS];
-    _mm_storeu_si128((void *)scales, group_scales(b->scales));
-    for (int g = 0; g < GROUPS; g++)
-        groups[g][row] = _mm512_castsi512_ps(
-            look_up(values_of_q4_k(b, g), 4, 0, d * (float)scales[g], -m * (float)scales[GROUPS + g]));
+    load_groups(groups, row, b->d, b->scales, b->q, NULL);
 }
 
 static inline void load_q5_k(__m512 groups[][LANES], int row, const uint8_t *block)
 {
     const struct block_q5_k *b = (const void *)block;
-    const float d = f16_value(b->d), m = f16_value(b->dmin);
-    uint8_t scales[2 * GROUPS];
-    _mm_storeu_si128((void *)scales, group_scales(b->scales));
-    for (int g = 0; g < GROUPS; g++)
-        groups[g][row] = _mm512_castsi512_ps(
-            look_up(values_of_q5_k(b, g), 5, 0, d * (float)scales[g], -m * (float)scales[GROUPS + g]));
+    load_groups(groups, row, b->d, b->scales, b->q, b->fifth);
 }
 
 static inline void load_q6_k(__m512 groups[][LANES], int row, const uint8_t *block)
 {
     const struct block_q6_k *b = (const void *)block;
-    const float d = f16_value(b->d);
+    const __m512i whole = _mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)b->scales));
+    float d[2 * GROUPS];
+    store_scales(d, whole, f16_everywhere(b->d));
     for (int g = 0; g < GROUPS; g++)
-        groups[g][row] = _mm512_castsi512_ps(scale_bytes(less(values_of_q6_k(b, g), 32),
-                                                         d * (float)b->scales[2 * g],
-                                                         d * (float)b->scales[2 * g + 1]));
+        groups[g][row] = _mm512_castsi512_ps(scale_bytes(less(values_of_q6_k(b, g), 32), _mm512_set1_ps(d[2 * g]),
+                                                         _mm512_set1_ps(d[2 * g + 1])));
 }
 
 static ALWAYS_INLINE void pack_w_k(void *panel, const void *w, size_t row_bytes, int rows, int k, size_t block_bytes,
