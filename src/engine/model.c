@@ -1,5 +1,7 @@
 #include "engine/model.h"
 
+#include "engine/readahead.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,6 +35,8 @@ int ward_model_open(ward_model **out, const char *path, const struct ward_model_
         options = &defaults;
     int rc = checkpoint_open(&m->checkpoint, path, options->mmproj, err);
     if (!rc)
+        m->readahead = readahead_open(m->checkpoint.weights, &m->checkpoint.config);
+    if (!rc)
         rc = open_backend(&m->backend, options, err);
     const struct model_config *c = &m->checkpoint.config;
     if (!rc && c->image_tokens)
@@ -49,6 +53,7 @@ void ward_model_close(ward_model **model)
     struct ward_model *m = *model;
     if (!m)
         return;
+    readahead_close(&m->readahead);
     image_cache_close(&m->images);
     backend_close(&m->backend);
     checkpoint_close(&m->checkpoint);

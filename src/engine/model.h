@@ -9,6 +9,7 @@
 struct ward_model {
     struct checkpoint checkpoint;
     struct backend *backend;
+    struct readahead *readahead; /* of the weights, while it goes on */
     struct image_cache *images; /* shared by the sessions; NULL: a text-only checkpoint */
 };
 

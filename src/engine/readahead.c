@@ -1,0 +1,114 @@
+#include "engine/readahead.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* The kernel takes no more than a device's largest request from one call, and throws the rest of the range away. */
+enum { STEP = 512 << 10 };
+
+struct readahead {
+    pthread_t thread;
+    atomic_bool stop;
+    size_t n;
+    struct tensor at[];
+};
+
+/* What is in memory already costs 15 ms a gigabyte. (mincore would tell for less, but not to those who may only read a
+ * file.) Returns early when told to stop. */
+static void ask(struct readahead *r, const struct tensor *t)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = (uintptr_t)t->data & ~(page - 1);
+    const uintptr_t end = (uintptr_t)t->data + (size_t)t->rows * tensor_row_bytes(t);
+    for (uintptr_t at = begin; at < end && !atomic_load_explicit(&r->stop, memory_order_relaxed); at += STEP)
+        (void)madvise((void *)at, end - at < STEP ? end - at : STEP, MADV_WILLNEED);
+}
+
+static void *run(void *arg)
+{
+    struct readahead *r = arg;
+    for (size_t i = 0; i < r->n; i++)
+        ask(r, &r->at[i]);
+    return NULL;
+}
+
+/* ---- what, in which order ---------------------------------------------------------------------------------------- */
+
+static void add(struct readahead *r, size_t *bytes, const struct tensor *t)
+{
+    if (!t->data)
+        return;
+    r->at[r->n++] = *t;
+    *bytes += (size_t)t->rows * tensor_row_bytes(t);
+}
+
+static void add_vision(struct readahead *r, size_t *bytes, const struct vision_weights *w, int n_layers)
+{
+    add(r, bytes, &w->patch);
+    add(r, bytes, &w->position);
+    for (int l = 0; l < n_layers; l++) {
+        const struct vision_layer *layer = &w->layers[l];
+        const struct tensor *const order[] = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->fc1, &layer->fc2};
+        for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+            add(r, bytes, order[i]);
+    }
+}
+
+/* Of the embedding the prompt's rows come first, which are few; as the head it is used last. */
+static void add_text(struct readahead *r, size_t *bytes, const struct text_weights *w, int n_layers)
+{
+    for (int l = 0; l < n_layers; l++) {
+        const struct text_layer *layer = &w->layers[l];
+        const struct tensor *const order[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
+                                              &layer->gate, &layer->up, &layer->down};
+        for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+            add(r, bytes, order[i]);
+    }
+    add(r, bytes, &w->head);
+}
+
+/* Bytes that could be had without swapping, or the most there is where the system does not say. */
+static size_t available_memory(void)
+{
+    size_t kilobytes = SIZE_MAX / 1024;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %zu kB", &kilobytes) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kilobytes * 1024;
+}
+
+struct readahead *readahead_open(const struct weights *weights, const struct model_config *config)
+{
+    const size_t most = 2 + 6 * (size_t)config->vision.n_layers + 7 * (size_t)config->text.n_layers + 1;
+    struct readahead *r = calloc(1, sizeof *r + most * sizeof *r->at);
+    size_t bytes = 0;
+    if (!r)
+        return NULL;
+    if (config->vision.n_layers)
+        add_vision(r, &bytes, &weights->vision, config->vision.n_layers);
+    add_text(r, &bytes, &weights->text, config->text.n_layers);
+    if (bytes > available_memory() || pthread_create(&r->thread, NULL, run, r)) {
+        free(r);
+        return NULL;
+    }
+    return r;
+}
+
+void readahead_close(struct readahead **readahead)
+{
+    struct readahead *r = *readahead;
+    if (!r)
+        return;
+    atomic_store(&r->stop, true);
+    pthread_join(r->thread, NULL);
+    free(r);
+    *readahead = NULL;
+}
