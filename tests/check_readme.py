@@ -85,7 +85,7 @@ def check(command, folder):
 
 def dead_links():
     """Links between the pages of the documentation that lead nowhere, and pages that the index lacks."""
-    names = sorted(os.listdir(os.path.join(ROOT, "docs")))
+    names = sorted(name for name in os.listdir(os.path.join(ROOT, "docs")) if name.endswith(".md"))
     for page in ("README.md", "CONTRIBUTING.md", *(f"docs/{name}" for name in names)):
         for link in re.findall(r"\]\(([^)#:\s]+)[)#]", read(page)):
             if not os.path.exists(os.path.join(ROOT, os.path.dirname(page), link)):
