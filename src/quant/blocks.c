@@ -248,33 +248,56 @@ static void pack_scales(uint8_t out[12], const uint8_t scale[8], const uint8_t m
     }
 }
 
-static void block_to_q4_k(struct block_q4_k *to, const float *in)
+/* 256 values in steps 0 .. high of eight groups: their scales, as q4_k and q5_k store them, and q. */
+static void quantize_groups(uint8_t q[BLOCK_K], uint8_t out_d[2], uint8_t out_dmin[2], uint8_t scales[12],
+                            const float *in, int high)
 {
     enum { GROUPS = BLOCK_K / BLOCK_32 };
     struct affine group[GROUPS];
     float scale_max = 0, minimum_max = 0;
     for (int g = 0; g < GROUPS; g++) {
-        group[g] = search_affine(in + g * BLOCK_32, 15);
+        group[g] = search_affine(in + g * BLOCK_32, high);
         scale_max = group[g].scale > scale_max ? group[g].scale : scale_max;
         minimum_max = group[g].minimum > minimum_max ? group[g].minimum : minimum_max;
     }
-    const float d = put_scale(to->d, scale_max / 63), dmin = put_scale(to->dmin, minimum_max / 63);
+    const float d = put_scale(out_d, scale_max / 63), dmin = put_scale(out_dmin, minimum_max / 63);
     uint8_t scale[GROUPS], minimum[GROUPS];
-    memset(to->q, 0, sizeof to->q);
     for (int g = 0; g < GROUPS; g++) {
         scale[g] = (uint8_t)rounded(group[g].scale * inverse(d), 0, 63);
         minimum[g] = (uint8_t)rounded(group[g].minimum * inverse(dmin), 0, 63);
         const float id = inverse(d * (float)scale[g]), low = dmin * (float)minimum[g];
-        for (int i = 0; i < BLOCK_32; i++)
-            to->q[g / 2 * 32 + i] |= (uint8_t)(rounded((in[g * BLOCK_32 + i] + low) * id, 0, 15) << (g % 2 ? 4 : 0));
+        for (int i = g * BLOCK_32; i < (g + 1) * BLOCK_32; i++)
+            q[i] = (uint8_t)rounded((in[i] + low) * id, 0, high);
     }
-    pack_scales(to->scales, scale, minimum);
+    pack_scales(scales, scale, minimum);
 }
 
 static void to_q4_k(void *out, const float *in, size_t n)
 {
-    for (size_t b = 0; b < n / BLOCK_K; b++)
-        block_to_q4_k((struct block_q4_k *)out + b, in + b * BLOCK_K);
+    struct block_q4_k *block = out;
+    for (size_t b = 0; b < n / BLOCK_K; b++, in += BLOCK_K) {
+        uint8_t q[BLOCK_K];
+        quantize_groups(q, block[b].d, block[b].dmin, block[b].scales, in, 15);
+        for (int i = 0; i < 128; i++)
+            block[b].q[i] = (uint8_t)(q[i / 32 * 64 + i % 32] | q[i / 32 * 64 + 32 + i % 32] << 4);
+    }
+}
+
+static void to_q5_k(void *out, const float *in, size_t n)
+{
+    struct block_q5_k *block = out;
+    for (size_t b = 0; b < n / BLOCK_K; b++, in += BLOCK_K) {
+        uint8_t q[BLOCK_K];
+        quantize_groups(q, block[b].d, block[b].dmin, block[b].scales, in, 31);
+        for (int i = 0; i < 128; i++)
+            block[b].q[i] = (uint8_t)((q[i / 32 * 64 + i % 32] & 15) | q[i / 32 * 64 + 32 + i % 32] << 4);
+        for (int i = 0; i < 32; i++) {
+            unsigned fifth = 0;
+            for (int g = 0; g < 8; g++)
+                fifth |= (unsigned)(q[g * 32 + i] >> 4) << g;
+            block[b].fifth[i] = (uint8_t)fifth;
+        }
+    }
 }
 
 static void block_to_q6_k(struct block_q6_k *to, const float *in)
@@ -309,7 +332,8 @@ static void to_q6_k(void *out, const float *in, size_t n)
 typedef void quantize_fn(void *out, const float *in, size_t n);
 static quantize_fn *const quantizers[TENSOR_TYPES] = {
     [TENSOR_F32] = to_f32,   [TENSOR_F16] = to_f16,   [TENSOR_BF16] = to_bf16, [TENSOR_Q8_0] = to_q8_0,
-    [TENSOR_Q4_0] = to_q4_0, [TENSOR_Q5_0] = to_q5_0, [TENSOR_Q4_K] = to_q4_k, [TENSOR_Q6_K] = to_q6_k,
+    [TENSOR_Q4_0] = to_q4_0, [TENSOR_Q5_0] = to_q5_0, [TENSOR_Q4_K] = to_q4_k, [TENSOR_Q5_K] = to_q5_k,
+    [TENSOR_Q6_K] = to_q6_k,
 };
 
 void quantize_row(enum tensor_type type, void *out, const float *in, size_t n)

@@ -68,18 +68,20 @@ static bool ends_with(const char *text, const char *end)
 static enum tensor_type fitting(enum tensor_type type, size_t cols)
 {
     while (cols % (size_t)tensor_formats[type].block)
-        type = type == TENSOR_Q4_K ? TENSOR_Q5_0 : type == TENSOR_Q6_K ? TENSOR_Q8_0 : TENSOR_F16;
+        type = type == TENSOR_Q4_K || type == TENSOR_Q5_K ? TENSOR_Q5_0
+               : type == TENSOR_Q6_K                      ? TENSOR_Q8_0
+                                                          : TENSOR_F16;
     return type;
 }
 
-/* Text at 4 bits keeps two kinds of matrices at 6: the embedding, which is the output head as well, so that its error
- * falls on every logit; and the values of attention, which are small (2 % of the weights) and are shared by all queries
- * of a group. llama.cpp's Q4_0 keeps the embedding too, so that file is made as there. */
+/* Text at 4 bits keeps two kinds of matrices finer: at 6 bits the embedding, which is the output head as well, so that
+ * its error falls on every logit; at 5 the values of attention, which are small (2 % of the weights) and are shared by
+ * all queries of a group. llama.cpp's Q4_0 keeps the embedding too, so that file is made as there. */
 static enum tensor_type text_type(enum quant_type type, const char *name)
 {
     const bool head = !strcmp(name, "token_embd.weight") || !strcmp(name, "output.weight");
     switch (type) {
-    case QUANT_Q4_K_M: return head || ends_with(name, "attn_v.weight") ? TENSOR_Q6_K : TENSOR_Q4_K;
+    case QUANT_Q4_K_M: return head ? TENSOR_Q6_K : ends_with(name, "attn_v.weight") ? TENSOR_Q5_K : TENSOR_Q4_K;
     case QUANT_Q4_0: return head ? TENSOR_Q6_K : TENSOR_Q4_0;
     case QUANT_Q8_0: return TENSOR_Q8_0;
     case QUANT_BF16: return TENSOR_BF16;
