@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compares ward's tokenizer with Hugging Face's tokenizers library on any number of strings; says where they differ.
 
-    check_tokenizer.py WARD FOLDER [--strings N] [--seed S] [--text PATH]...
+    check_tokenizer.py WARD FOLDER [--gguf FILE]... [--strings N] [--seed S] [--text PATH]...
 
 WARD is the program; FOLDER holds Gemma's tokenizer.json, or that and tokenizer.model: each is checked by itself, with
-tokenizer_config.json beside it. Strings are made of random characters, pieces and tokens, and of stretches of the files
-under each PATH (default: /usr/share/doc, /usr/share/man, /usr/include). Needs the package tokenizers. Exits 1 when
-anything differs.
+tokenizer_config.json beside it. With --gguf the vocabularies of these files are checked instead. Strings are made of
+random characters, pieces and tokens, and of stretches of the files under each PATH (default: /usr/share/doc,
+/usr/share/man, /usr/include). Needs the package tokenizers. Exits 1 when anything differs.
 """
 
 import argparse
@@ -110,9 +110,9 @@ def read_files(paths, rng, limit=1500):
     return texts
 
 
-def ask(ward, folder, values, *options):
+def ask(ward, model, values, *options):
     lines = "".join(json.dumps(value) + "\n" for value in values)
-    command = [ward, "tokenize", "-m", folder, "--json", *options]
+    command = [ward, "tokenize", "-m", model, "--json", *options]
     answer = subprocess.run(command, input=lines, capture_output=True, text=True, encoding="utf-8", check=False)
     if answer.returncode:
         sys.exit(answer.stderr)
@@ -127,7 +127,7 @@ def report(what, given, expected, got):
     return 1
 
 
-def check(ward, folder, file, reference, source, count):
+def check(ward, model, file, reference, source, count):
     special = {id for id, token in reference.get_added_tokens_decoder().items() if token.special}
     bad = done = 0
     while done < count:
@@ -135,20 +135,30 @@ def check(ward, folder, file, reference, source, count):
         lists = [source.ids() for _ in range(len(texts) // 2)]
         done += len(texts)
         expected = [encoding.ids for encoding in reference.encode_batch(texts, add_special_tokens=False)]
-        for text, want, got in zip(texts, expected, ask(ward, folder, texts), strict=True):
+        for text, want, got in zip(texts, expected, ask(ward, model, texts), strict=True):
             bad += report(f"{file}, ids", text, want, got)
-        for text, got in zip(texts, ask(ward, folder, texts, "--plain"), strict=True):
+        for text, got in zip(texts, ask(ward, model, texts, "--plain"), strict=True):
             bad += report(f"{file}, special ids of plain text", text, set(), special & set(got))
-        for ids, got in zip(lists, ask(ward, folder, lists, "--decode"), strict=True):
+        for ids, got in zip(lists, ask(ward, model, lists, "--decode"), strict=True):
             bad += report(f"{file}, text", ids, reference.decode(ids, skip_special_tokens=False), got)
     print(f"{file}: {done} strings, {done // 2} lists of ids, {bad} differences")
     return bad
+
+
+def check_file(ward, folder, file, *arguments):
+    """One of the folder's files, without the other."""
+    with tempfile.TemporaryDirectory() as alone:
+        for name in (file, "tokenizer_config.json", "added_tokens.json"):
+            if os.path.exists(os.path.join(folder, name)):
+                os.symlink(os.path.join(folder, name), os.path.join(alone, name))
+        return check(ward, alone, file, *arguments)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ward")
     parser.add_argument("folder")
+    parser.add_argument("--gguf", action="append")
     parser.add_argument("--strings", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--text", action="append")
@@ -158,15 +168,12 @@ def main():
     reference = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
     files = read_files(options.text or ["/usr/share/doc", "/usr/share/man", "/usr/include"], rng)
     source = Source(rng, reference, files)
-    bad = 0
-    for file in ("tokenizer.json", "tokenizer.model"):
-        if not os.path.exists(os.path.join(folder, file)):
-            continue
-        with tempfile.TemporaryDirectory() as alone:
-            for name in (file, "tokenizer_config.json", "added_tokens.json"):
-                if os.path.exists(os.path.join(folder, name)):
-                    os.symlink(os.path.join(folder, name), os.path.join(alone, name))
-            bad += check(options.ward, alone, file, reference, source, options.strings)
+    if options.gguf:
+        bad = sum(check(options.ward, file, os.path.basename(file), reference, source, options.strings)
+                  for file in options.gguf)
+    else:
+        bad = sum(check_file(options.ward, folder, file, reference, source, options.strings)
+                  for file in ("tokenizer.json", "tokenizer.model") if os.path.exists(os.path.join(folder, file)))
     return 1 if bad else 0
 
 
