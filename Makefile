@@ -169,10 +169,10 @@ endif
 check: test-programs asan-programs
 	@tests/run $(BUILD)
 
-# Every kernel of every instruction set that this machine has, checked; with --bench, measured.
+# Every kernel of every instruction set that this machine has, checked and measured.
 kernel-tests: $(BUILD)/tests/checkkernels
-bench-kernels: kernel-tests
-	@$(BUILD)/tests/checkkernels --bench
+bench-kernels: $(BUILD)/tests/benchkernels
+	@$(BUILD)/tests/benchkernels
 KERNEL_TEST_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/*.c))
 ifeq ($(MACHINE),x86_64)
 # avx_vnni.c as a processor without AVX-VNNI can run it if it has the same instructions as part of AVX-512.
@@ -188,6 +188,14 @@ $(BUILD)/tests/kernels/amx_emulated.o: src/kernels/x86/amx.c Makefile
 	$(CC) $(BASE_CFLAGS) $(AVX512_CFLAGS) -mavx512bf16 -include tests/kernels/amx_emulated.h \
 	    -Dkernels_init_amx=kernels_init_amx_emulated $(CFLAGS) -MMD -MP -c -o $@ $<
 endif
+# Beside oneDNN's, where its version 2 is installed.
+ONEDNN_2 = $(shell $(CC) -E -dM -include oneapi/dnnl/dnnl_version.h -x c /dev/null 2>/dev/null | \
+                   grep 'DNNL_VERSION_MAJOR 2$$')
+BENCH_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/bench/*.c))
+$(BENCH_OBJ): ISA_CFLAGS = -Itests/kernels $(if $(ONEDNN_2),-DHAVE_ONEDNN)
+$(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(ONEDNN_2),-ldnnl)
+
 $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 
@@ -204,5 +212,5 @@ help:
 
 include tests/fuzz/fuzz.mk
 
--include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
 .SECONDARY:

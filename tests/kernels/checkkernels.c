@@ -1,7 +1,6 @@
 /* Checks every kernel of every instruction set that this machine has against plain loops in double precision.
  *
  *   checkkernels [--seed N] [--only TEXT] [--isa NAME]      prints TAP
- *   checkkernels --bench [--threads N]                      prints CSV
  *
  * Every buffer ends at a page that cannot be touched; a fault or an illegal instruction fails the case that caused it.
  */
@@ -56,8 +55,6 @@ static bool run_guarded(const struct check *check, const struct kernels *k)
 struct options {
     uint64_t seed;
     const char *only, *isa;
-    bool bench;
-    int threads;
 };
 
 static bool selected(const struct options *o, const struct check *check, enum isa isa)
@@ -145,19 +142,15 @@ static int run_all(const struct options *o)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: checkkernels [--seed N] [--only TEXT] [--isa NAME] | --bench [--threads N]\n");
+    fprintf(stderr, "usage: checkkernels [--seed N] [--only TEXT] [--isa NAME]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     struct options o = {.seed = (uint64_t)time(NULL)};
-    for (int i = 1; i < argc; i++) {
+    for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--bench") == 0) {
-            o.bench = true;
-            continue;
-        }
         if (!value)
             return usage();
         if (strcmp(argv[i], "--seed") == 0)
@@ -166,14 +159,9 @@ int main(int argc, char **argv)
             o.only = value;
         else if (strcmp(argv[i], "--isa") == 0 && isa_parse(value) >= 0)
             o.isa = value;
-        else if (strcmp(argv[i], "--threads") == 0)
-            o.threads = atoi(value);
         else
             return usage();
-        i++;
     }
-    if (o.bench)
-        return bench_kernels(o.threads);
     catch_crashes();
     return run_all(&o);
 }

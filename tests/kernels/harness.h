@@ -54,7 +54,4 @@ void as_rounded(enum rounding rounding, float *out, const float *x, int n);
 /* Within bound of expected, or both NaN; says what and where otherwise. */
 bool near(const char *what, int at, double got, double expected, double bound);
 
-/* The speed of each kernel on this machine as CSV. */
-int bench_kernels(int threads);
-
 #endif
