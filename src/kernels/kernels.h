@@ -33,6 +33,9 @@ enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_X8 };
 struct gemm {
     int mr, nr, k_step;
     size_t x_group, w_group;
+    /* of x with each block of weights, at most, so that a block's outputs stay in the second-level cache while parts of
+     * k are added to them; 0: the multiply is too slow for that to matter */
+    int block_rows;
     enum rounding rounding;
     /* rows (<= mr) of x, `stride` floats apart, k columns */
     void (*pack_x)(void *panel, const float *x, size_t stride, int rows, int k);

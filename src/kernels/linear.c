@@ -3,11 +3,12 @@
 #include "kernels/compute.h"
 
 enum {
-    K_BYTES = 1024,         /* of a row of a panel at a time: the panel of x then stays in the first-level cache */
-    PACK_PANELS = 4,        /* panels of x that one task packs */
-    TASKS_PER_THREAD = 6,   /* so that threads end together */
-    FEW_PANELS = 32,        /* of x: with fewer, packing the weights begins to show */
-    VECTOR_BYTES = 1 << 19, /* of weights that one task multiplies with a single row */
+    K_BYTES = 1024,          /* of a row of a panel of weights at a time, at most */
+    X_PANEL_BYTES = 1 << 14, /* of a panel of x at a time, at most: it stays in the first-level cache */
+    PACK_PANELS = 4,         /* panels of x that one task packs */
+    TASKS_PER_THREAD = 6,    /* so that threads end together */
+    FEW_PANELS = 32,         /* of x: with fewer, packing the weights begins to show */
+    VECTOR_BYTES = 1 << 19,  /* of weights that one task multiplies with a single row */
 };
 
 static size_t round_up(size_t n, size_t step)
@@ -161,11 +162,12 @@ static int matrix_all_tasks(const struct matrix_job *job)
     return tasks;
 }
 
-/* Columns of k at a time: about K_BYTES of a row of w. */
+/* Columns of k at a time. */
 static int k_block_of(const struct gemm *g)
 {
     const size_t column = g->w_group / (size_t)(g->nr * g->k_step) ? g->w_group / (size_t)(g->nr * g->k_step) : 1;
-    return (int)(K_BYTES / column) / GEMM_K_PARTS * GEMM_K_PARTS;
+    const size_t of_w = K_BYTES / column, of_x = X_PANEL_BYTES / g->x_group * (size_t)g->k_step;
+    return (int)(of_w < of_x ? of_w : of_x) / GEMM_K_PARTS * GEMM_K_PARTS;
 }
 
 /* c = or += one tile of which only rows x cols exist. */
@@ -231,16 +233,22 @@ static void matrix_task(void *arg, int task, int thread)
     gemm_end(g);
 }
 
-/* Blocks of weights that fill half of the second-level cache, cut smaller until there are tasks enough for all threads:
- * by rows of x while there are many, else by outputs. Which block an output falls into does not change how it is
- * summed. */
+/* Blocks of weights that fill half of the second-level cache, or with the outputs of block_rows three quarters, cut
+ * smaller until there are tasks enough for all threads: by rows of x while there are many, else by outputs. Which block
+ * an output falls into does not change how it is summed. */
 static void plan_blocks(struct matrix_job *job)
 {
     const struct gemm *g = job->g;
     const int wanted = TASKS_PER_THREAD * pool_threads(job->c->pool);
-    const size_t w_panel_bytes = (size_t)(k_block_of(g) / g->k_step) * g->w_group;
+    const size_t w_panel_bytes = (size_t)(k_block_of(g) / g->k_step) * g->w_group, l2 = job->c->l2_bytes;
     job->block_panels = job->panels;
-    job->block_cols = (int)(job->c->l2_bytes / 2 / w_panel_bytes) * g->nr;
+    job->block_cols = (int)(l2 / 2 / w_panel_bytes) * g->nr;
+    if (g->block_rows) {
+        job->block_panels = min_int(job->panels, g->block_rows / g->mr);
+        const size_t out_bytes = (size_t)(job->block_panels * g->mr * g->nr) * sizeof(float);
+        job->block_cols = min_int(job->block_cols, (int)(l2 * 3 / 4 / (w_panel_bytes + out_bytes)) * g->nr);
+        job->block_cols = job->block_cols ? job->block_cols : g->nr;
+    }
     while (matrix_all_tasks(job) < wanted && job->block_panels > FEW_PANELS)
         job->block_panels = (job->block_panels + 1) / 2;
     while (matrix_all_tasks(job) < wanted && job->block_cols > 2 * g->nr)

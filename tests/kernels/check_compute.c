@@ -123,6 +123,7 @@ static bool check_linear(const struct kernels *k, int type)
         /* rows, inputs, outputs */
         {1, 1, 1},    {1, 37, 11},   {1, 588, 70},   {1, 2048, 300}, {2, 1, 1},    {3, 37, 11},   {13, 72, 33},
         {14, 64, 32}, {15, 255, 64}, {33, 588, 150}, {29, 1300, 97}, {500, 3, 40}, {450, 40, 70}, {2, 513, 1100},
+        {1100, 33, 40},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (!check_linear_size(k, (enum tensor_type)type, shapes[i][0], shapes[i][1], shapes[i][2]))

@@ -15,7 +15,7 @@ enum {
     ROW_BYTES = 64, /* of a tile */
     TILE_BYTES = SIDE * ROW_BYTES,
     GROUP_BYTES = 2 * TILE_BYTES,
-    REGISTERS = 8,
+    BLOCK_ROWS = 1024,
 };
 
 /* ---- x and weights of floats ---- */
@@ -342,6 +342,7 @@ static const struct gemm gemm_amx = {
     .k_step = STEP,
     .x_group = GROUP_BYTES,
     .w_group = GROUP_BYTES,
+    .block_rows = BLOCK_ROWS,
     .rounding = ROUND_BF16,
     .pack_x = pack_x,
     .pack_w = {EACH_FLOAT_TYPE(PACK_W_ENTRY) EACH_TYPE_OF_32(PACK_W_ENTRY) EACH_TYPE_OF_256(PACK_W_ENTRY)},
