@@ -213,11 +213,6 @@ static void load_text(struct loader *l, struct text_weights *text, const struct 
     l->prefix[0] = '\0';
 }
 
-static size_t text_floats(const struct text_config *c)
-{
-    return (size_t)c->n_layers * (4 * (size_t)c->hidden_size + 2 * (size_t)c->head_dim) + (size_t)c->hidden_size;
-}
-
 /* ---- vision ------------------------------------------------------------------------------------------------------ */
 
 static void load_vision_layer(struct loader *l, struct vision_layer *layer, const struct vision_config *c)
@@ -311,18 +306,19 @@ static void load_vision(struct loader *l, struct vision_weights *vision, const s
     load_projector(l, &vision->projector, hidden, config->text.hidden_size);
 }
 
-static size_t vision_floats(const struct vision_config *c)
-{
-    return (size_t)c->n_layers * (9 * (size_t)c->hidden_size + (size_t)c->intermediate_size) +
-           4 * (size_t)c->hidden_size;
-}
-
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
-static int allocate(struct open_weights *w, const struct model_config *config, struct ward_error *err)
+/* Room for all vectors that the files hold: of those that the config speaks of many may be missing. */
+static int allocate(struct open_weights *w, const struct stored_list *list, const struct model_config *config,
+                    struct ward_error *err)
 {
     const bool vision = config->vision.n_layers > 0;
-    const size_t n_floats = text_floats(&config->text) + (vision ? vision_floats(&config->vision) : 0);
+    size_t n_floats = 1;
+    for (size_t i = 0; i < list->n; i++) {
+        const struct stored *t = &list->at[i];
+        if (t->n_dims == 1 && t->type >= 0 && tensor_is_float((enum tensor_type)t->type))
+            n_floats += t->size / tensor_bytes((enum tensor_type)t->type, 1);
+    }
     w->floats = malloc(n_floats * sizeof *w->floats);
     w->view.text.layers = calloc((size_t)config->text.n_layers, sizeof *w->view.text.layers);
     if (vision)
@@ -372,7 +368,7 @@ static enum tensor_type main_type(const struct stored_list *list)
 
 static int open_list(struct open_weights *w, struct index *index, const struct model_config *config)
 {
-    int rc = allocate(w, config, index->err);
+    int rc = allocate(w, &index->list, config, index->err);
     if (!rc) {
         prefetch_small(&index->list);
         rc = load_all(w, index, config);
