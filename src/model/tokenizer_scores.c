@@ -107,27 +107,41 @@ static bool is_unused(const char *text, size_t length)
     return true;
 }
 
+static const char image_token[] = "<image_soft_token>";
+
+/* What makes turns and images is never ordinary text. tokenizer.model marks it as the user's, and there are GGUF files
+ * that mark it as normal pieces. */
+static bool is_structure(const char *text, size_t length)
+{
+    static const char *const names[] = {"<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>",
+                                        image_token};
+    return is_one_of(text, length, names, sizeof names / sizeof *names);
+}
+
 /* Files mark what stands for no text as control, Gemma's tokenizer.json far less as special: not its <mask>, and none of
- * the <unusedN>, which GGUF files mark. tokenizer.model marks Gemma's turns and images as the user's. */
+ * the <unusedN>, which GGUF files mark. */
 static bool is_special(const char *text, size_t length, int type)
 {
-    static const char *const always[] = {"<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>"};
     static const char *const never[] = {"<mask>"};
-    if (type == PIECE_USER)
-        return is_one_of(text, length, always, sizeof always / sizeof *always);
+    if (type == PIECE_USER || type == PIECE_NORMAL)
+        return is_structure(text, length);
     return !is_one_of(text, length, never, sizeof never / sizeof *never) && !is_unused(text, length);
+}
+
+static bool is_added(const char *text, size_t length, int type)
+{
+    return type == PIECE_CONTROL || type == PIECE_UNKNOWN || type == PIECE_USER ||
+           (type == PIECE_NORMAL && is_structure(text, length));
 }
 
 int vocabulary_add_typed(struct tokenizer *t, const uint8_t *types, int32_t n, const char *name, struct ward_error *err)
 {
-    static const char image_token[] = "<image_soft_token>";
     int rc = 0;
     for (int32_t id = 0; id < n && !rc; id++) {
         const struct piece *piece = &t->pieces[id];
-        const int type = types[id];
-        if (piece->length && !piece->added && (type == PIECE_CONTROL || type == PIECE_UNKNOWN || type == PIECE_USER))
-            rc = vocabulary_add_token(t, id, is_special(t->bytes + piece->offset, piece->length, type), false, name,
-                                      err);
+        const char *text = t->bytes + piece->offset;
+        if (piece->length && !piece->added && is_added(text, piece->length, types[id]))
+            rc = vocabulary_add_token(t, id, is_special(text, piece->length, types[id]), false, name, err);
     }
     if (!rc && tokenizer_id(t, "<start_of_image>") >= 0 && tokenizer_id(t, image_token) < 0) {
         const int32_t id = t->size;

@@ -97,7 +97,7 @@ WARD_CHECKED int vocabulary_add_entry(struct tokenizer *t, const struct json *en
 WARD_CHECKED int vocabulary_add_merges(struct tokenizer *t, const float *scores, const char *name,
                                        struct ward_error *err);
 /* Declares what is typed control, unknown or the user's among the ids below n to be added tokens, unless a file beside
- * has. Gemma's image token is in no tokenizer.model: where there are images it gets the id after the last. */
+ * has; the marks of turns and images whatever their type. Gemma's image token is in no tokenizer.model: where there are images it gets the id after the last. */
 WARD_CHECKED int vocabulary_add_typed(struct tokenizer *t, const uint8_t *types, int32_t n, const char *name,
                                       struct ward_error *err);
 /* The reverse of both, for a file: scores and types. A vocabulary that SentencePiece trained gets its own merges from

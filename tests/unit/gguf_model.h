@@ -54,6 +54,7 @@ struct gm {
     bool found;            /* the change was applied */
     bool ollama;
     bool swapped;          /* the encoder's maps are called as in old files of llama.cpp's */
+    bool plain_marks;      /* of turns and images: typed as normal pieces */
 };
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */
@@ -174,6 +175,10 @@ static inline void gm_tokenizer(struct gm *m)
         types[SMALL_PIECES + i] = gm_pieces[i][0] == '<' ? 3 : 1;
         scores[SMALL_PIECES + i] = (float)-i - 1;
     }
+    for (int id = SMALL_START_OF_TURN; id <= SMALL_EOI && m->plain_marks; id++)
+        types[id] = 1;
+    if (m->plain_marks)
+        types[GM_VOCABULARY - 1] = 1;
     gm_string(m, "tokenizer.ggml.model", "llama");
     if (!gm_is_changed(m, "tokenizer.ggml.tokens"))
         gguf_put_strings(&m->w, "tokenizer.ggml.tokens", tokens, GM_VOCABULARY);

@@ -24,10 +24,12 @@ static void expect_sentence(int rc, const struct ward_error *err, const char *ex
 
 /* ---- tokenizer --------------------------------------------------------------------------------------------------- */
 
-static int open_tokenizer(struct tokenizer **out, const struct gm_value_change *change, struct ward_error *err)
+static int open_tokenizer(struct tokenizer **out, const struct gm_value_change *change, bool plain_marks,
+                          struct ward_error *err)
 {
     struct gm *m = gm_new(TENSOR_F16);
     m->value = change;
+    m->plain_marks = plain_marks;
     gm_write(m);
     struct gguf *g = parse(m, "m.gguf");
     const int rc = tokenizer_from_gguf(out, g, err);
@@ -56,9 +58,8 @@ static void expect_same_ids(const struct tokenizer *a, const struct tokenizer *b
 }
 
 /* What tokenizer.json gives, of texts put together at random. */
-static void test_tokenizer(void **state)
+static void check_tokenizer(bool plain_marks)
 {
-    (void)state;
     static const char *const parts[] = {
         "a",     "b",   "c",      "ab",   "abc abc", " ",   "  ",    "\n",         "\n\n\n",          "\t",
         "<bos>", "<b>", "[x",     "x]",   "[x]",     "u",   ">",     "\xc3\xa9",   "<0x41>",          "<unk>",
@@ -66,15 +67,16 @@ static void test_tokenizer(void **state)
     const char *pieces[GM_PIECES] = {0};
     struct tokenizer *t, *json;
     struct ward_error err = {0};
-    if (open_tokenizer(&t, NULL, &err))
+    if (open_tokenizer(&t, NULL, plain_marks, &err))
         fail_msg("%s", err.text);
     memcpy(pieces, gm_pieces, sizeof pieces - sizeof *pieces); /* the last, for images, tokenizer.json has anyway */
     json = small_open(&(struct small_tokenizer){.pieces = pieces, .merges = gm_merges});
     assert_int_equal(tokenizer_id(t, "<image_soft_token>"), GM_VOCABULARY - 1);
     assert_int_equal(tokenizer_id(t, "\xe2\x96\x81\xe2\x96\x81"), SMALL_TWO_SPACES); /* spaces got their marks back */
-    assert_true(tokenizer_is_special(t, SMALL_BOS) && tokenizer_is_special(t, SMALL_END_OF_TURN));
-    assert_false(tokenizer_is_special(t, SMALL_UNUSED94)); /* though it is typed control */
-    assert_true(tokenizer_is_control(t, SMALL_UNUSED94));
+    for (int id = 0; id < GM_VOCABULARY; id++) {
+        assert_int_equal(tokenizer_is_special(t, id), tokenizer_is_special(json, id)); /* not <unused94> */
+        assert_int_equal(tokenizer_is_control(t, id), tokenizer_is_control(json, id));
+    }
     uint64_t random = 1;
     for (int i = 0; i < 20000; i++) {
         char text[256] = "";
@@ -86,6 +88,30 @@ static void test_tokenizer(void **state)
     }
     tokenizer_close(&t);
     tokenizer_close(&json);
+}
+
+static void test_tokenizer(void **state)
+{
+    (void)state;
+    check_tokenizer(false);
+    check_tokenizer(true); /* as some exporters have written them */
+}
+
+/* Where the file lists merges, scores make none. */
+static void test_listed_merges(void **state)
+{
+    (void)state;
+    struct tokenizer *t;
+    struct ids ids = {0};
+    struct ward_error err = {0};
+    if (open_tokenizer(&t, &(struct gm_value_change){"tokenizer.ggml.merges", GM_STRINGS, 0, "b c", 1}, false, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(tokenizer_encode(t, "abcaa", 5, TOKENIZE_PLAIN, &ids, &err), 0);
+    const int32_t expected[] = {SMALL_PIECES, SMALL_PIECES + 4, SMALL_PIECES, SMALL_PIECES}; /* a bc a a */
+    assert_int_equal(ids.n, 4);
+    assert_memory_equal(ids.at, expected, sizeof expected);
+    ids_free(&ids);
+    tokenizer_close(&t);
 }
 
 static void test_tokenizer_refused(void **state)
@@ -115,11 +141,19 @@ static void test_tokenizer_refused(void **state)
         {{"tokenizer.ggml.token_type", GM_U32S, 0, NULL, GM_VOCABULARY}, "token 0 has no proper score and type"},
         {{"tokenizer.ggml.token_type", GM_F32S, 1, NULL, GM_VOCABULARY}, "token 0 has no proper score and type"},
         {{"tokenizer.ggml.token_type", GM_U32S, 5, NULL, GM_VOCABULARY}, "has no tokens"}, /* all unused */
+        {{"tokenizer.ggml.merges", GM_STRING, 0, "a b", 0}, "tokenizer.ggml.merges is no list of texts"},
+        {{"tokenizer.ggml.merges", GM_U32S, 0, NULL, 2}, "tokenizer.ggml.merges is no list of texts"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, "", 1}, "merge 0 is not of two tokens that are one together"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, "ab", 1}, "merge 0 is not of two tokens"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, "ab ", 1}, "merge 0 is not of two tokens"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, " ab", 1}, "merge 0 is not of two tokens"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, "b a", 1}, "merge 0 is not of two tokens"},
+        {{"tokenizer.ggml.merges", GM_STRINGS, 0, "a b", 2}, "same"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct tokenizer *t;
         struct ward_error err = {0};
-        const int rc = open_tokenizer(&t, &cases[i].change, &err);
+        const int rc = open_tokenizer(&t, &cases[i].change, false, &err);
         assert_null(t);
         expect_sentence(rc, &err, cases[i].expected);
         assert_true(!strncmp(err.text, "m.gguf: ", 8));
@@ -478,7 +512,7 @@ static void test_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_tokenizer_refused),
+        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_tokenizer_refused), cmocka_unit_test(test_listed_merges),
         cmocka_unit_test(test_chat),            cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_without_encoder), cmocka_unit_test(test_accepted),
         cmocka_unit_test(test_weights_refused), cmocka_unit_test(test_damage),
