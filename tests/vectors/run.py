@@ -35,7 +35,7 @@ import tempfile
 import gguf_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SETS = ("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16")
+SETS = ("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
 ASKED = 32  # likeliest tokens asked of ward: more than are compared, because their order may differ
 EXACT = 0.005  # what plain C may differ by; no limit is below it
 ONE_CASE, ALL_CASES = 1.5, 1.0  # times llama.cpp's error
