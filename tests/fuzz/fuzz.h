@@ -3,6 +3,7 @@
 #ifndef WARD_TESTS_FUZZ_H
 #define WARD_TESTS_FUZZ_H
 
+#include "model/config.h"
 #include "model/tokenizer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -13,6 +14,9 @@ void fuzz_fail(const char *file, int line, const char *what) __attribute__((nore
 
 /* What every parser promises of its result: 0, or a negative code that stands in `err` too, with a sentence. */
 void fuzz_check_result(int rc, const struct ward_error *err);
+
+/* What config.h promises of a configuration, once its tokens are known. */
+void fuzz_check_config(const struct model_config *c);
 
 /* An input that stands for several files is cut at these lines. Each part is a copy of exactly its size, so that the
  * sanitizer sees a read beyond its end. A part of no bytes stands for a file that is not there. */
