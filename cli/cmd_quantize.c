@@ -277,6 +277,9 @@ static int run(int argc, char **argv)
         die_error(&err);
     if (!source.config.vision.n_layers)
         q.options.vision_path = NULL;
+    if (source.place.guessed && q.options.vision_path)
+        print_warning("%s is taken as the image encoder; others beside it would do: --source-mmproj chooses",
+                      source.place.mmproj);
     check_output(&q, &source, q.options.text_path);
     check_output(&q, &source, q.options.vision_path);
     if (q.options.vision_path && strcmp(q.options.text_path, q.options.vision_path) == 0)
