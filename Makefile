@@ -160,7 +160,7 @@ test:
 # ---- tests: every tests/unit/test_*.c is a program that prints TAP -------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
-test-programs: all $(UNIT_TESTS) kernel-tests
+test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels
 # The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
 asan-programs:
 ifeq ($(VARIANT),release)

@@ -45,7 +45,7 @@ double onednn_ns(const struct compute *c, enum tensor_type type, int rows, int c
     dnnl_engine_t engine = NULL;
     dnnl_primitive_desc_t described = NULL;
     dnnl_memory_t memory[3] = {NULL};
-    struct product p = {NULL};
+    struct product p = {.primitive = NULL};
     double ns = 0;
 
     if (omp_set_num_threads)
