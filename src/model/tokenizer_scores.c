@@ -118,8 +118,8 @@ static bool is_structure(const char *text, size_t length)
     return is_one_of(text, length, names, sizeof names / sizeof *names);
 }
 
-/* Files mark what stands for no text as control, Gemma's tokenizer.json far less as special: not its <mask>, and none of
- * the <unusedN>, which GGUF files mark. */
+/* Files mark what stands for no text as control, Gemma's tokenizer.json far less as special: not its <mask>, and none
+ * of the <unusedN>, which GGUF files mark. */
 static bool is_special(const char *text, size_t length, int type)
 {
     static const char *const never[] = {"<mask>"};

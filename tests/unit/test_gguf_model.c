@@ -512,10 +512,11 @@ static void test_damage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tokenizer),       cmocka_unit_test(test_tokenizer_refused), cmocka_unit_test(test_listed_merges),
-        cmocka_unit_test(test_chat),            cmocka_unit_test(test_layouts),
-        cmocka_unit_test(test_without_encoder), cmocka_unit_test(test_accepted),
-        cmocka_unit_test(test_weights_refused), cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_tokenizer),     cmocka_unit_test(test_tokenizer_refused),
+        cmocka_unit_test(test_listed_merges), cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_layouts),       cmocka_unit_test(test_without_encoder),
+        cmocka_unit_test(test_accepted),      cmocka_unit_test(test_weights_refused),
+        cmocka_unit_test(test_damage),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);
