@@ -68,13 +68,15 @@ static bool check_map(const struct kernels *k, const struct linear_case *l, int 
 {
     const struct linear *m = &l->maps[map];
     const enum rounding rounding = rounding_of(k, l, m);
-    float x[MOST_INPUTS], of_row[MOST_INPUTS], *w = l->values[map];
+    float of_row[MOST_INPUTS], *w = l->values[map], *rounded = float_buffer((size_t)(l->rows * l->cols));
+    for (int r = 0; r < l->rows; r++)
+        as_rounded(rounding, rounded + r * l->cols, l->x + r * l->cols, l->cols);
     for (int j = 0; rounding == ROUND_BF16 && j < m->w->rows; j++)
         as_rounded(rounding, w + j * l->cols, w + j * l->cols, l->cols);
     for (int j = 0; j < m->w->rows; j++) {
         magnitudes(m->w->type, of_row, w + j * l->cols, l->cols);
         for (int r = 0; r < l->rows; r++) {
-            as_rounded(rounding, x, l->x + r * l->cols, l->cols);
+            const float *x = rounded + r * l->cols;
             double sum = m->bias ? (double)m->bias[j] : 0, absolute = fabs(sum);
             for (int i = 0; i < l->cols; i++) {
                 sum += (double)x[i] * (double)w[j * l->cols + i];
