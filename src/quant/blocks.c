@@ -147,6 +147,7 @@ static float search_scale(const float *x, int n, int high)
 
 struct affine {
     float scale, minimum; /* x ~ scale q - minimum, both >= 0 */
+    float gain;           /* how much less the weighted square error is than with both 0 */
 };
 
 /* The sums of one try, w the weights: of q, q^2, x q. */
@@ -154,51 +155,40 @@ struct tries {
     float q[TRIES], qq[TRIES], xq[TRIES];
 };
 
-/* Of scale and minimum that fit the tries best, the best: those that solve the normal equations, or, where these want a
- * minimum below 0, the best scale without one. */
-static struct affine choose(const struct tries *sum, float sum_w, float sum_x)
+/* Of scale and minimum that fit the tries best, the best, if it is better than `best`: those that solve the normal
+ * equations, or, where these want a minimum below 0, the best scale without one. */
+static void choose(struct affine *best, const struct tries *sum, float sum_w, float sum_x)
 {
-    struct affine best = {0};
-    float gain = 0; /* how much less the error is than with scale = minimum = 0 */
     for (int t = 0; t < TRIES; t++) {
         const float q = sum->q[t], qq = sum->qq[t], xq = sum->xq[t], determinant = sum_w * qq - q * q;
-        struct affine a = {0};
+        float s = 0, m = -1;
         if (determinant > 0) {
-            a.scale = (sum_w * xq - sum_x * q) / determinant;
-            a.minimum = (q * xq - qq * sum_x) / determinant;
+            s = (sum_w * xq - sum_x * q) / determinant;
+            m = (q * xq - qq * sum_x) / determinant;
         }
-        if (a.minimum < 0 || determinant <= 0)
-            a = (struct affine){qq > 0 ? xq / qq : 0, 0};
-        const float s = a.scale, m = a.minimum;
-        const float less = 2 * (s * xq - m * sum_x) - (s * s * qq - 2 * s * m * q + m * m * sum_w);
-        if (s > 0 && less > gain) {
-            gain = less;
-            best = a;
+        if (m < 0) {
+            s = qq > 0 ? xq / qq : 0;
+            m = 0;
         }
+        const float gain = 2 * (s * xq - m * sum_x) - (s * s * qq - 2 * s * m * q + m * m * sum_w);
+        if (s > 0 && gain > best->gain)
+            *best = (struct affine){s, m, gain};
     }
-    return best;
 }
 
-/* Scale and minimum for a group of 32 in steps 0 .. high. */
-static struct affine search_affine(const float *x, int high)
+/* Tries roundings q = step (x - low) with steps from `first` on, `between` apart. */
+static void try_steps(struct affine *best, const float *x, const float *weight, float low, float first, float between,
+                      int high)
 {
-    float weight[BLOCK_32], step[TRIES], sum_w = 0, sum_x = 0, low = 0, top = x[0];
-    const float largest = weigh(weight, x, BLOCK_32), steps = (float)high;
-    for (int i = 0; i < BLOCK_32; i++) {
-        low = x[i] < low ? x[i] : low;
-        top = x[i] > top ? x[i] : top;
-        sum_w += weight[i];
-        sum_x += weight[i] * x[i];
-    }
-    if (largest < NOTHING)
-        return (struct affine){0};
-    if (top - low < NOTHING)
-        return (struct affine){0, -low};
+    const float steps = (float)high;
+    float step[TRIES], sum_w = 0, sum_x = 0;
     struct tries sum = {0};
     for (int t = 0; t < TRIES; t++)
-        step[t] = (steps - 2.0f + 0.17f * (float)t) / (top - low);
+        step[t] = first + between * (float)t;
     for (int i = 0; i < BLOCK_32; i++) {
         const float above = x[i] - low, value = x[i], w = weight[i];
+        sum_w += w;
+        sum_x += w * value;
         for (int t = 0; t < TRIES; t++) {
             float q = step[t] * above;
             q = q > steps ? steps : q;
@@ -208,8 +198,42 @@ static struct affine search_affine(const float *x, int high)
             sum.xq[t] += w * q * value;
         }
     }
-    struct affine best = choose(&sum, sum_w, sum_x);
-    return best.scale > 0 ? best : (struct affine){0, -low};
+    choose(best, &sum, sum_w, sum_x);
+}
+
+/* Scale and minimum for a group of 32 in steps 0 .. high from its least value, or 0, on. */
+static struct affine search_affine(const float *x, const float *weight, int high)
+{
+    float low = 0, top = x[0]; /* a minimum above 0 cannot be said */
+    for (int i = 0; i < BLOCK_32; i++) {
+        low = x[i] < low ? x[i] : low;
+        top = x[i] > top ? x[i] : top;
+    }
+    struct affine best = {0, -low, 0};
+    if (top - low < NOTHING)
+        return best;
+    try_steps(&best, x, weight, low, ((float)high - 2.0f) / (top - low), 0.17f / (top - low), high);
+    return best;
+}
+
+/* The weighted square error of x ~ scale q - minimum. */
+static float error_of(const float *x, const float *weight, float scale, float minimum, int high)
+{
+    enum { LANES = 8 };
+    const float inverse_scale = scale > 0 ? 1 / scale : 0, steps = (float)high;
+    float error[LANES] = {0}, sum = 0;
+    for (int i = 0; i < BLOCK_32; i += LANES)
+        for (int l = 0; l < LANES; l++) {
+            float q = (x[i + l] + minimum) * inverse_scale;
+            q = q < 0 ? 0 : q;
+            q = q > steps ? steps : q;
+            q = (float)(int)(q + 0.5f);
+            const float off = scale * q - minimum - x[i + l];
+            error[l] += weight[i + l] * off * off;
+        }
+    for (int l = 0; l < LANES; l++)
+        sum += error[l];
+    return sum;
 }
 
 /* ---- by search --------------------------------------------------------------------------------------------------- */
@@ -248,26 +272,51 @@ static void pack_scales(uint8_t out[12], const uint8_t scale[8], const uint8_t m
     }
 }
 
+static uint8_t rounded_6(float value)
+{
+    return (uint8_t)rounded(value, 0, 63);
+}
+
+/* Of the numbers beside those that a group's scale and minimum round to, those that leave the least error. */
+static void refine_scales(uint8_t *scale, uint8_t *minimum, float d, float dmin, const float *x, const float *weight,
+                          int high)
+{
+    const int s0 = *scale, m0 = *minimum;
+    float least = INFINITY;
+    for (int s = s0 > 0 ? s0 - 1 : 0; s <= s0 + 1 && s < 64; s++)
+        for (int m = m0 > 0 ? m0 - 1 : 0; m <= m0 + 1 && m < 64; m++) {
+            const float error = error_of(x, weight, d * (float)s, dmin * (float)m, high);
+            if (error < least) {
+                least = error;
+                *scale = (uint8_t)s;
+                *minimum = (uint8_t)m;
+            }
+        }
+}
+
 /* 256 values in steps 0 .. high of eight groups: their scales, as q4_k and q5_k store them, and q. */
 static void quantize_groups(uint8_t q[BLOCK_K], uint8_t out_d[2], uint8_t out_dmin[2], uint8_t scales[12],
                             const float *in, int high)
 {
     enum { GROUPS = BLOCK_K / BLOCK_32 };
     struct affine group[GROUPS];
-    float scale_max = 0, minimum_max = 0;
+    float weight[BLOCK_K], scale_max = 0, minimum_max = 0;
     for (int g = 0; g < GROUPS; g++) {
-        group[g] = search_affine(in + g * BLOCK_32, high);
+        const bool nothing = weigh(weight + g * BLOCK_32, in + g * BLOCK_32, BLOCK_32) < NOTHING;
+        group[g] = nothing ? (struct affine){0} : search_affine(in + g * BLOCK_32, weight + g * BLOCK_32, high);
         scale_max = group[g].scale > scale_max ? group[g].scale : scale_max;
         minimum_max = group[g].minimum > minimum_max ? group[g].minimum : minimum_max;
     }
     const float d = put_scale(out_d, scale_max / 63), dmin = put_scale(out_dmin, minimum_max / 63);
     uint8_t scale[GROUPS], minimum[GROUPS];
     for (int g = 0; g < GROUPS; g++) {
-        scale[g] = (uint8_t)rounded(group[g].scale * inverse(d), 0, 63);
-        minimum[g] = (uint8_t)rounded(group[g].minimum * inverse(dmin), 0, 63);
+        const float *x = in + g * BLOCK_32;
+        scale[g] = rounded_6(group[g].scale * inverse(d));
+        minimum[g] = rounded_6(group[g].minimum * inverse(dmin));
+        refine_scales(&scale[g], &minimum[g], d, dmin, x, weight + g * BLOCK_32, high);
         const float id = inverse(d * (float)scale[g]), low = dmin * (float)minimum[g];
-        for (int i = g * BLOCK_32; i < (g + 1) * BLOCK_32; i++)
-            q[i] = (uint8_t)rounded((in[i] + low) * id, 0, high);
+        for (int i = 0; i < BLOCK_32; i++)
+            q[g * BLOCK_32 + i] = (uint8_t)rounded((x[i] + low) * id, 0, high);
     }
     pack_scales(scales, scale, minimum);
 }
