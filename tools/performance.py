@@ -37,10 +37,13 @@ class Ward:
             sys.exit(f"performance.py: {' '.join(command)}: {done.stderr.decode().strip()}")
         return json.loads(done.stdout)
 
-    def measure(self, key, model, arguments, prompt):
+    def measure(self, key, model, arguments, prompt, before=lambda: None):
         """Medians of what one question takes; measured once, then taken from the file."""
         if key not in self.figures:
-            runs = [self.run(model, arguments, prompt) for _ in range(self.options.rounds)]
+            runs = []
+            for _ in range(self.options.rounds):
+                before()
+                runs.append(self.run(model, arguments, prompt))
             timings = [run["timings"] for run in runs]
             figure = {name: statistics.median(one[name] for one in timings)
                       for name in ("vision_ms", "prefill_ms", "decode_ms", "first_token_ms", "total_ms", "load_ms")}
@@ -171,11 +174,34 @@ def measure_threads(ward, options, models):
     return table(["weights", "threads", "vision, s", "prefill, tokens/s", "decode, tokens/s"], rows)
 
 
+def forget(model):
+    """Drops the files of a model, and what lies beside them, from the page cache."""
+    folder = model if os.path.isdir(model) else os.path.dirname(model) or "."
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            handle = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(handle)
+
+
+def measure_cold(ward, options, models):
+    rows = []
+    for name, model in models.items():
+        arguments = ["-n", "2", "-i", options.copies[0]]
+        prompt = ward.prompt(model, 300)
+        for state, before in (("disk", lambda path=model: forget(path)), ("memory", lambda: None)):
+            f = ward.measure(f"{name} from {state}", model, arguments, prompt, before)
+            rows.append([name, state, f"{f['load_ms'] / 1e3:.2f}", f"{f['vision_ms'] / 1e3:.2f}",
+                         f"{f['prefill_ms'] / 1e3:.2f}", f"{f['first_token_ms'] / 1e3:.2f}"])
+    return table(["weights", "from", "open, s", "vision, s", "prefill, s", "first token, s"], rows)
+
+
 PAGE = """# How the cost grows
 
 Made by `tools/performance.py` from runs of the program, one process for each figure, medians of {rounds}; speculation off. On
-{processor}; kernels: {kernels}. Machines differ: take the shape of the curves, not the figures, and run the script on
-yours.
+{processor}; kernels: {kernels}. Machines differ: take the shape of the curves, not the figures, and run the script
+on yours.
 
 ![prefill, decode and first token](performance.svg)
 
@@ -195,6 +221,13 @@ Each image goes through the encoder by itself and becomes 256 tokens.
 ## Threads
 
 {threads}
+
+## From a cold disk
+
+An image and 300 tokens of text. The files are dropped from the page cache before each run; a thread of ward's then asks for
+the weights in the order of their use while the image is read and encoded.
+
+{cold}
 """
 
 
@@ -221,12 +254,13 @@ def main():
     contexts, panels = measure_contexts(ward, options, models)
     images, more = measure_images(ward, options, models)
     threads = measure_threads(ward, options, models)
+    cold = measure_cold(ward, options, models)
     kernels = ", ".join(sorted({figure["kernels"] for figure in ward.figures.values()}))
     with open(options.out + ".svg", "w", encoding="utf-8") as file:
         file.write(plot(panels + more))
     with open(options.out + ".md", "w", encoding="utf-8") as file:
         file.write(PAGE.format(rounds=options.rounds, processor=processor(), kernels=kernels, contexts=contexts,
-                               images=images, threads=threads))
+                               images=images, threads=threads, cold=cold))
 
 
 def make_copy(options, number):
