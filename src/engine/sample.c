@@ -123,17 +123,43 @@ static double log_sum_of(const struct ward_logprob *candidates, int n, double te
     return max + log(sum);
 }
 
+/* Draws from all tokens, or those within min_p of the likeliest: no order is needed, which would take longer than the
+ * model takes for the token. */
+static int32_t draw_unordered(struct sampler *s, const float *logits, double temperature, double min_p)
+{
+    const int best = argmax(logits, s->vocab);
+    const double floor = min_p > 0 ? log(min_p) : -INFINITY;
+    double total = 0;
+    int n = 0;
+    for (int i = 0; i < s->vocab; i++) {
+        const double below = (double)(logits[i] - logits[best]) / temperature;
+        if (below < floor)
+            continue;
+        s->candidates[n] = (struct ward_logprob){i, (float)exp(below)}; /* its weight, for now */
+        total += (double)s->candidates[n++].logprob;
+    }
+    double left = random_unit(s) * total;
+    for (int i = 0; i < n; i++) {
+        left -= (double)s->candidates[i].logprob;
+        if (left < 0)
+            return s->candidates[i].id;
+    }
+    return best; /* rounding left a crumb of probability */
+}
+
 int32_t sample_token(struct sampler *s, const float *logits, const struct sampler_options *o)
 {
     if (o->temperature <= 0)
         return argmax(logits, s->vocab);
     const double temperature = (double)o->temperature;
     const bool has_top_k = o->top_k > 0 && o->top_k < s->vocab, has_top_p = o->top_p > 0 && o->top_p < 1;
+    if (!has_top_k && !has_top_p)
+        return draw_unordered(s, logits, temperature, (double)o->min_p);
     struct ward_logprob *c = s->candidates;
     int n = has_top_k ? o->top_k : s->vocab;
 
     /* The whole vocabulary is seldom needed in order: the nucleus is looked for among ever more of the likeliest. */
-    int ordered = has_top_k || !has_top_p || n < 256 ? n : 256;
+    int ordered = has_top_k || n < 256 ? n : 256;
     select_largest(logits, s->vocab, ordered, c);
     if (has_top_p) {
         double log_sum = 0;
