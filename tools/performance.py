@@ -25,7 +25,7 @@ WORDS = ("the film shows a small opacity in the right lower zone and no effusion
 class Ward:
     def __init__(self, options):
         self.options, self.path = options, options.out + ".json"
-        self.figures = {}
+        self.figures, self.warm = {}, set()
         if os.path.exists(self.path):
             with open(self.path, encoding="utf-8") as file:
                 self.figures = json.load(file)
@@ -37,12 +37,16 @@ class Ward:
             sys.exit(f"performance.py: {' '.join(command)}: {done.stderr.decode().strip()}")
         return json.loads(done.stdout)
 
-    def measure(self, key, model, arguments, prompt, before=lambda: None):
+    def measure(self, key, model, arguments, prompt, before=None):
         """Medians of what one question takes; measured once, then taken from the file."""
         if key not in self.figures:
+            if before is None and model not in self.warm: # the files into memory
+                self.run(model, ["-n", "1"], QUESTION)
+                self.warm.add(model)
             runs = []
             for _ in range(self.options.rounds):
-                before()
+                if before:
+                    before()
                 runs.append(self.run(model, arguments, prompt))
             timings = [run["timings"] for run in runs]
             figure = {name: statistics.median(one[name] for one in timings)
@@ -190,7 +194,7 @@ def measure_cold(ward, options, models):
     for name, model in models.items():
         arguments = ["-n", "2", "-i", options.copies[0]]
         prompt = ward.prompt(model, 300)
-        for state, before in (("disk", lambda path=model: forget(path)), ("memory", lambda: None)):
+        for state, before in (("disk", lambda path=model: forget(path)), ("memory", None)):
             f = ward.measure(f"{name} from {state}", model, arguments, prompt, before)
             rows.append([name, state, f"{f['load_ms'] / 1e3:.2f}", f"{f['vision_ms'] / 1e3:.2f}",
                          f"{f['prefill_ms'] / 1e3:.2f}", f"{f['first_token_ms'] / 1e3:.2f}"])
@@ -199,7 +203,7 @@ def measure_cold(ward, options, models):
 
 PAGE = """# How the cost grows
 
-Made by `tools/performance.py` from runs of the program, one process for each figure, medians of {rounds}; speculation off. On
+Made by `tools/performance.py` from runs of the program, one process for each figure, medians of {rounds} runs; speculation off. On
 {processor}; kernels: {kernels}. Machines differ: take the shape of the curves, not the figures, and run the script
 on yours.
 
