@@ -257,13 +257,7 @@ static void print_json(const struct quantize_command *q, const struct quantize_r
     else
         json_write_null(w, "notice");
     json_write_close(w, '}');
-    size_t length;
-    const char *text = json_writer_text(w, &length);
-    if (!text)
-        die("out of memory");
-    output_bytes(text, length);
-    output_text("\n");
-    json_writer_free(&w);
+    output_json_line(&w);
 }
 
 static int run(int argc, char **argv)

@@ -102,15 +102,9 @@ static int write_text(const struct job *job, struct ward_error *err)
         output_bytes(text, length);
     } else {
         struct json_writer *w = json_writer_new(false);
-        size_t n_line = 0;
         if (w)
             json_write_string(w, NULL, text, length);
-        const char *line = w ? json_writer_text(w, &n_line) : NULL;
-        if (!line)
-            die("out of memory");
-        output_bytes(line, n_line);
-        output_text("\n");
-        json_writer_free(&w);
+        output_json_line(&w);
     }
     free(text);
     return 0;

@@ -1,6 +1,8 @@
 #include "output.h"
 #include "cli.h"
 
+#include "base/json.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +63,17 @@ void output_untrusted(const char *text, size_t length)
             output_bytes(c, 1);
         }
     }
+}
+
+void output_json_line(struct json_writer **writer)
+{
+    size_t length = 0;
+    const char *text = *writer ? json_writer_text(*writer, &length) : NULL;
+    if (!text)
+        die("out of memory");
+    output_bytes(text, length);
+    output_text("\n");
+    json_writer_free(writer);
 }
 
 bool output_is_terminal(void)

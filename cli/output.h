@@ -13,6 +13,9 @@ void output_untrusted(const char *text, size_t length);
 /* Hands what is buffered to the system. A closed pipe ends the program with status 1 and no word, any other failure
  * with a sentence. */
 void output_flush(void);
+struct json_writer;
+/* What a writer holds, as a line; frees it. NULL, or one whose memory ran out, ends the program. */
+void output_json_line(struct json_writer **writer);
 bool output_is_terminal(void);
 
 #endif

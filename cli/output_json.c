@@ -129,12 +129,5 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     write_text(w, "device", info.device);
     write_text(w, "kernels", info.kernels);
     json_write_close(w, '}');
-
-    size_t length;
-    const char *text = json_writer_text(w, &length);
-    if (!text)
-        die("out of memory");
-    output_bytes(text, length);
-    output_text("\n");
-    json_writer_free(&w);
+    output_json_line(&w);
 }

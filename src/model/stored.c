@@ -1,5 +1,7 @@
 #include "model/stored.h"
 
+#include "base/text.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +11,13 @@ static int allocate(struct stored_list *out, size_t n, bool names, struct ward_e
     *out = (struct stored_list){.at = calloc(n + 1, sizeof *out->at), .names = names ? calloc(n + 1, STORED_NAME_ROOM) : NULL};
     return out->at && (out->names || !names) ? 0
                                              : error_no_memory(err, "the list of tensors", (n + 1) * sizeof *out->at);
+}
+
+bool stored_is_harmless(const struct stored *s)
+{
+    if (s->part == PART_VISION)
+        return !strcmp(s->name, "embeddings.position_ids") || starts_with(s->name, "head.");
+    return s->part == PART_TEXT && ends_with(s->name, "inv_freq");
 }
 
 void stored_free(struct stored_list *list)

@@ -39,6 +39,9 @@ WARD_CHECKED int stored_from_gguf(struct stored_list *out, const struct gguf *te
                                   struct ward_error *err);
 /* llama.cpp's name of a tensor; false: it has none. */
 bool stored_gguf_name(char out[STORED_NAME_ROOM], const struct stored *s);
+/* Buffers that old versions stored and that are computed anyway, and SigLIP's pooling head, which Gemma 3 does not
+ * run: no part of the model, and no fault. */
+bool stored_is_harmless(const struct stored *s);
 void stored_free(struct stored_list *list);
 
 #endif

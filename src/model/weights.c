@@ -54,26 +54,11 @@ static const struct stored *index_take(struct index *index, enum part part, cons
     return found;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && !strcmp(text + length - tail, end);
-}
-
-/* Buffers that old versions stored and that are computed anyway, and SigLIP's pooling head, which Gemma 3 does not run.
- */
-static bool is_harmless(const struct stored *entry)
-{
-    if (entry->part == PART_VISION)
-        return !strcmp(entry->name, "embeddings.position_ids") || !strncmp(entry->name, "head.", 5);
-    return entry->part == PART_TEXT && ends_with(entry->name, "inv_freq");
-}
-
 static int check_all_used(const struct index *index)
 {
     for (size_t i = 0; i < index->list.n; i++) {
         const struct stored *entry = &index->list.at[i];
-        if (!entry->used && !is_harmless(entry))
+        if (!entry->used && !stored_is_harmless(entry))
             return error_set(index->err, WARD_EUNSUPPORTED, "%s: tensor %s is not part of the model that %s",
                              entry->file, entry->written,
                              index->list.norms_added ? "the file describes" : "config.json describes");

@@ -1,5 +1,6 @@
 #include "quant/metadata.h"
 
+#include "base/text.h"
 #include "model/vocabulary.h"
 
 #include <stdio.h>
@@ -47,11 +48,6 @@ static void put_general(struct gguf_head *head, const struct metadata *m)
 }
 
 /* ---- the source's own keys --------------------------------------------------------------------------------------- */
-
-static bool starts_with(const char *text, const char *start)
-{
-    return !strncmp(text, start, strlen(start));
-}
 
 static bool is_replaced(const char *key, bool renamed)
 {
@@ -242,12 +238,11 @@ int metadata_put_text(struct gguf_head *head, const struct metadata *m, struct w
 
 /* ---- vision ------------------------------------------------------------------------------------------------------ */
 
-int metadata_put_vision(struct gguf_head *head, const struct metadata *m, struct ward_error *err)
+void metadata_put_vision(struct gguf_head *head, const struct metadata *m)
 {
     const struct model_config *config = &m->source->config;
     const struct vision_config *v = &config->vision;
     const struct gguf *from = m->source->vision;
-    (void)err;
     put_text(head, "general.architecture", "clip");
     put_text(head, "general.type", "mmproj");
     if (m->name)
@@ -278,5 +273,4 @@ int metadata_put_vision(struct gguf_head *head, const struct metadata *m, struct
     }
     gguf_put_list(head, "clip.vision.image_mean", GGUF_FLOAT32, mean, 3);
     gguf_put_list(head, "clip.vision.image_std", GGUF_FLOAT32, std, 3);
-    return 0;
 }

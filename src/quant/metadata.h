@@ -15,7 +15,7 @@ struct metadata {
 
 /* Of a source in GGUF all that is not replaced is kept, its tokenizer byte for byte. */
 WARD_CHECKED int metadata_put_text(struct gguf_head *head, const struct metadata *m, struct ward_error *err);
-WARD_CHECKED int metadata_put_vision(struct gguf_head *head, const struct metadata *m, struct ward_error *err);
+void metadata_put_vision(struct gguf_head *head, const struct metadata *m);
 
 /* What Google's terms ask of who passes changed weights on, as text for a file beside them; NULL where the terms are
  * others. The caller frees it. */

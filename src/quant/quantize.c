@@ -1,6 +1,7 @@
 #include "quant/quantize.h"
 
 #include "base/pool.h"
+#include "base/text.h"
 #include "model/stored.h"
 #include "model/to_float.h"
 #include "quant/blocks.h"
@@ -53,15 +54,9 @@ struct job {
 
 /* ---- the rule ---------------------------------------------------------------------------------------------------- */
 
-static bool starts_with(const char *text, const char *start)
+static bool is_vision(const struct stored *s)
 {
-    return !strncmp(text, start, strlen(start));
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-    const size_t length = strlen(text), tail = strlen(end);
-    return length >= tail && !strcmp(text + length - tail, end);
+    return s->part == PART_VISION || s->part == PART_PROJECTOR;
 }
 
 /* A type whose blocks divide a row, of about as many bits. */
@@ -117,7 +112,7 @@ static int padded_inner(const struct job *job)
 
 static int plan_tensor(struct job *job, struct planned *p, const struct stored *s)
 {
-    const bool vision = s->part == PART_VISION || s->part == PART_PROJECTOR, vector = s->n_dims == 1;
+    const bool vision = is_vision(s), vector = s->n_dims == 1;
     *p = (struct planned){.from = s, .file = vision ? VISION_FILE : TEXT_FILE, .rows = 1, .cols = 1};
     if (!stored_gguf_name(p->name, s))
         return error_set(job->err, WARD_EUNSUPPORTED, "%s: tensor %s has no name in a GGUF file", s->file, s->written);
@@ -165,11 +160,7 @@ static int compare_planned(const void *a, const void *b)
 /* What the engine knows to leave out, no file needs. */
 static bool is_left_out(const struct job *job, const struct stored *s)
 {
-    const bool vision = s->part == PART_VISION || s->part == PART_PROJECTOR;
-    if (vision && (!job->options->vision_path || !strcmp(s->name, "embeddings.position_ids") ||
-                   starts_with(s->name, "head.")))
-        return true;
-    return ends_with(s->name, "inv_freq");
+    return stored_is_harmless(s) || (is_vision(s) && !job->options->vision_path);
 }
 
 static int make_plan(struct job *job)
@@ -228,7 +219,11 @@ static void put_tensor(struct gguf_head *head, struct planned *p)
 static int open_file(struct job *job, int file, const char *path, const struct metadata *m)
 {
     struct gguf_head head = {0};
-    int rc = file == TEXT_FILE ? metadata_put_text(&head, m, job->err) : metadata_put_vision(&head, m, job->err);
+    int rc = 0;
+    if (file == TEXT_FILE)
+        rc = metadata_put_text(&head, m, job->err);
+    else
+        metadata_put_vision(&head, m);
     for (size_t i = 0; i < job->n_plan && !rc; i++)
         if (job->plan[i].file == file)
             put_tensor(&head, &job->plan[i]);
