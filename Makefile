@@ -65,8 +65,11 @@ SRC := $(wildcard src/base/*.c src/model/*.c src/image/*.c src/kernels/*.c src/e
 ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
+# What the program has beyond the library.
+APP_SRC := $(wildcard src/bench/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 
 # One file for each instruction set; only these may use its instructions.
@@ -88,7 +91,7 @@ $(BUILD)/%.o: %.c Makefile
 	$(CC) $(BASE_CFLAGS) $(ISA_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # What the program and the tests link: they reach below the public header.
-$(BUILD)/objects.a: $(OBJ)
+$(BUILD)/objects.a: $(OBJ) $(APP_OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
 
 # What others link: one object, so that internal names can be made local and never clash with a program's own.
@@ -212,5 +215,5 @@ help:
 
 include tests/fuzz/fuzz.mk
 
--include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
+-include $(OBJ:.o=.d) $(APP_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
 .SECONDARY:

@@ -235,14 +235,14 @@ static void print_json(const struct quantize_command *q, const struct quantize_r
     if (!w)
         die("out of memory");
     json_write_open(w, NULL, '{');
-    json_write_string(w, "type", type, strlen(type));
+    json_write_text(w, "type", type);
     for (size_t i = 0; i < 2; i++) {
         if (!files[i].bytes) {
             json_write_null(w, files[i].name);
             continue;
         }
         json_write_open(w, files[i].name, '{');
-        json_write_string(w, "path", files[i].path, strlen(files[i].path));
+        json_write_text(w, "path", files[i].path);
         json_write_integer(w, "bytes", (int64_t)files[i].bytes);
         json_write_close(w, '}');
     }
@@ -252,10 +252,7 @@ static void print_json(const struct quantize_command *q, const struct quantize_r
         if (r->by_type[i].weights)
             json_write_integer(w, tensor_type_name((enum tensor_type)i), (int64_t)r->by_type[i].weights);
     json_write_close(w, '}');
-    if (r->notice)
-        json_write_string(w, "notice", q->options.notice_path, strlen(q->options.notice_path));
-    else
-        json_write_null(w, "notice");
+    json_write_text(w, "notice", r->notice ? q->options.notice_path : NULL);
     json_write_close(w, '}');
     output_json_line(&w);
 }

@@ -7,14 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void write_text(struct json_writer *w, const char *key, const char *text)
-{
-    if (text)
-        json_write_string(w, key, text, strlen(text));
-    else
-        json_write_null(w, key);
-}
-
 static void write_ids(struct json_writer *w, const char *key, const int32_t *ids, size_t n)
 {
     json_write_open(w, key, '[');
@@ -116,18 +108,18 @@ void output_json(const struct answer *answer, const ward_model *model, const str
         json_write_null(w, "thinking");
     write_ids(w, "prompt_ids", r->prompt_ids, r->n_prompt_ids);
     write_ids(w, "ids", r->ids, r->n_ids);
-    write_text(w, "finish_reason", finish_name(r->finish));
+    json_write_text(w, "finish_reason", finish_name(r->finish));
     write_steps(w, answer);
     write_timings(w, r, facts);
     write_memory(w);
     json_write_open(w, "model", '{');
-    write_text(w, "path", facts->model_path);
-    write_text(w, "type", info.type);
+    json_write_text(w, "path", facts->model_path);
+    json_write_text(w, "type", info.type);
     if (info.not_for_clinical_use)
         json_write_boolean(w, "not_for_clinical_use", true);
     json_write_close(w, '}');
-    write_text(w, "device", info.device);
-    write_text(w, "kernels", info.kernels);
+    json_write_text(w, "device", info.device);
+    json_write_text(w, "kernels", info.kernels);
     json_write_close(w, '}');
     output_json_line(&w);
 }

@@ -621,6 +621,14 @@ void json_write_string(struct json_writer *w, const char *key, const char *text,
     put_string(w, text, length);
 }
 
+void json_write_text(struct json_writer *w, const char *key, const char *text)
+{
+    if (text)
+        json_write_string(w, key, text, strlen(text));
+    else
+        json_write_null(w, key);
+}
+
 void json_write_integer(struct json_writer *w, const char *key, int64_t value)
 {
     char text[32];

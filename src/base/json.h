@@ -62,6 +62,7 @@ void json_writer_free(struct json_writer **writer);
 void json_write_open(struct json_writer *w, const char *key, char bracket); /* '{' or '['; key NULL inside an array */
 void json_write_close(struct json_writer *w, char bracket);
 void json_write_string(struct json_writer *w, const char *key, const char *text, size_t length);
+void json_write_text(struct json_writer *w, const char *key, const char *text); /* to its NUL; NULL: null */
 void json_write_integer(struct json_writer *w, const char *key, int64_t value);
 void json_write_number(struct json_writer *w, const char *key, double value, int decimals);
 void json_write_boolean(struct json_writer *w, const char *key, bool value);
