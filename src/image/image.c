@@ -2,15 +2,12 @@
 #include "image/image.h"
 
 #include "base/mapping.h"
+#include "base/new_file.h"
 #include "image/formats.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define MAX_PIXELS UINT64_C(178956970) /* where Pillow raises DecompressionBombError: 512 MB of RGB */
 #define MAX_FILE ((size_t)1 << 30)
@@ -186,38 +183,21 @@ void image_normalize(const uint8_t *in, int size, double rescale, const double m
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
-static bool write_pixels(FILE *file, const uint8_t *rgb, int width, int height)
-{
-    const size_t size = (size_t)width * (size_t)height * 3;
-    fprintf(file, "P6\n%d %d\n255\n", width, height);
-    const bool whole = fwrite(rgb, 1, size, file) == size;
-    return fclose(file) == 0 && whole;
-}
-
 int image_write_ppm(const char *path, const uint8_t *rgb, int width, int height, struct ward_error *err)
 {
-    struct stat st;
-    /* A pipe or device is written to, never replaced. */
-    const bool direct = stat(path, &st) == 0 && !S_ISREG(st.st_mode);
-    char temporary[4096];
-    const int n = snprintf(temporary, sizeof temporary, direct ? "%s" : "%s.%ld.tmp", path, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof temporary)
-        return error_set(err, WARD_EINVAL, "%s: is too long for a path", path);
-    const int fd = open(temporary, O_WRONLY | O_CLOEXEC | (direct ? 0 : O_CREAT | O_EXCL), 0666);
-    FILE *file = fd < 0 ? NULL : fdopen(fd, "wb");
-    if (!file) {
-        const int rc = error_set(err, WARD_EIO, "%s: cannot be written: %s", path, strerror(errno));
-        if (fd >= 0)
-            close(fd);
+    struct new_file file;
+    char head[64];
+    const int n = snprintf(head, sizeof head, "P6\n%d %d\n255\n", width, height);
+    int rc = new_file_open(&file, path, err);
+    if (rc)
         return rc;
-    }
-    if (!write_pixels(file, rgb, width, height) || (!direct && rename(temporary, path) != 0)) {
-        const int rc = error_set(err, WARD_EIO, "%s: cannot be written: %s", path, strerror(errno));
-        if (!direct)
-            unlink(temporary);
-        return rc;
-    }
-    return 0;
+    rc = new_file_write(&file, head, (size_t)n, err);
+    if (!rc)
+        rc = new_file_write(&file, rgb, (size_t)width * (size_t)height * 3, err);
+    if (!rc)
+        return new_file_commit(&file, err);
+    new_file_discard(&file);
+    return rc;
 }
 
 /* ---- the public calls -------------------------------------------------------------------------------------------- */

@@ -1,12 +1,11 @@
 #include "quant/gguf_write.h"
 
+#include "base/new_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { VERSION = 3, ALIGNMENT = 32 };
@@ -142,31 +141,9 @@ uint64_t gguf_put_tensor(struct gguf_head *head, const char *name, enum tensor_t
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 struct gguf_writer {
-    char *path, *temporary;
-    int fd;
+    struct new_file file;
     uint64_t data_start, size;
 };
-
-static int fail_write(const struct gguf_writer *w, int error, struct ward_error *err)
-{
-    return error_set(err, WARD_EIO, "%s: cannot be written: %s", w->path, strerror(error));
-}
-
-static int write_all(int fd, const void *data, size_t size, uint64_t offset)
-{
-    const uint8_t *at = data;
-    while (size) {
-        const ssize_t n = pwrite(fd, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? errno : EIO;
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
 
 /* The head with its zeros up to the data. */
 static int write_head(struct gguf_writer *w, const struct gguf_head *head, struct ward_error *err)
@@ -181,54 +158,33 @@ static int write_head(struct gguf_writer *w, const struct gguf_head *head, struc
     put(&all, out, head->keys.at, head->keys.n);
     put(&all, out, head->tensors.at, head->tensors.n);
     put(&all, out, zeros, aligned(out->n) - out->n);
-    int rc = all.failed || head->failed ? error_no_memory(err, w->path, head->keys.n) : 0;
+    int rc = all.failed || head->failed ? error_no_memory(err, w->file.path, head->keys.n) : 0;
     if (!rc) {
         w->data_start = out->n;
         w->size = out->n + head->data_size;
         int error = 0;
         /* A file system that cannot reserve says so, and is written to all the same. */
-        if (fallocate(w->fd, 0, 0, (off_t)w->size) && errno != EOPNOTSUPP && errno != ENOSYS)
+        if (fallocate(w->file.fd, 0, 0, (off_t)w->size) && errno != EOPNOTSUPP && errno != ENOSYS)
             error = errno;
-        if (!error && ftruncate(w->fd, (off_t)w->size))
+        if (!error && ftruncate(w->file.fd, (off_t)w->size))
             error = errno;
         if (!error)
-            error = write_all(w->fd, out->at, out->n, 0);
+            error = new_file_write_at(&w->file, out->at, out->n, 0);
         if (error)
-            rc = error_set(err, WARD_EIO, "%s: cannot be written, with its %.2f GB: %s", w->path,
+            rc = error_set(err, WARD_EIO, "%s: cannot be written, with its %.2f GB: %s", w->file.path,
                            (double)w->size / 1e9, strerror(error));
     }
     gguf_head_free(&all);
     return rc;
 }
 
-/* As open makes a file, so that the umask decides who may read it; mkstemp's would be for its owner alone. */
-static int make_temporary(struct gguf_writer *w, struct ward_error *err)
-{
-    for (unsigned i = 0; i < 100; i++) {
-        free(w->temporary);
-        if (asprintf(&w->temporary, "%s.%ld-%u.part", w->path, (long)getpid(), i) < 0) {
-            w->temporary = NULL;
-            return error_no_memory(err, w->path, strlen(w->path));
-        }
-        w->fd = open(w->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (w->fd >= 0)
-            return 0;
-        if (errno != EEXIST)
-            break;
-    }
-    return fail_write(w, errno, err);
-}
-
 int gguf_write_open(struct gguf_writer **out, const char *path, const struct gguf_head *head, struct ward_error *err)
 {
     *out = NULL;
     struct gguf_writer *w = calloc(1, sizeof *w);
-    if (!w || !(w->path = strdup(path))) {
-        free(w);
+    if (!w)
         return error_no_memory(err, path, sizeof *w);
-    }
-    w->fd = -1;
-    int rc = make_temporary(w, err);
+    int rc = new_file_open(&w->file, path, err);
     if (!rc)
         rc = write_head(w, head, err);
     if (rc)
@@ -239,50 +195,27 @@ int gguf_write_open(struct gguf_writer **out, const char *path, const struct ggu
 
 int gguf_write_data(struct gguf_writer *writer, uint64_t offset, const void *data, size_t size)
 {
-    return write_all(writer->fd, data, size, writer->data_start + offset);
+    return new_file_write_at(&writer->file, data, size, writer->data_start + offset);
 }
 
 int gguf_write_sync(struct gguf_writer *writer, struct ward_error *err)
 {
-    return fsync(writer->fd) ? fail_write(writer, errno, err) : 0;
-}
-
-/* A name is safe once its folder is. */
-static void sync_folder(const char *path)
-{
-    char *copy = strdup(path);
-    const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        (void)fsync(fd);
-        close(fd);
-    }
-    free(copy);
+    return new_file_sync(&writer->file, err);
 }
 
 int gguf_write_commit(struct gguf_writer **writer, struct ward_error *err)
 {
-    struct gguf_writer *w = *writer;
-    if (rename(w->temporary, w->path))
-        return fail_write(w, errno, err);
-    sync_folder(w->path);
-    free(w->temporary);
-    w->temporary = NULL;
+    const int rc = new_file_commit(&(*writer)->file, err);
     gguf_write_close(writer);
-    return 0;
+    return rc;
 }
 
 void gguf_write_close(struct gguf_writer **writer)
 {
-    struct gguf_writer *w = *writer;
-    if (!w)
+    if (!*writer)
         return;
-    if (w->temporary && w->fd >= 0)
-        unlink(w->temporary);
-    if (w->fd >= 0)
-        close(w->fd);
-    free(w->temporary);
-    free(w->path);
-    free(w);
+    new_file_discard(&(*writer)->file);
+    free(*writer);
     *writer = NULL;
 }
 

@@ -1,5 +1,6 @@
 #include "quant/quantize.h"
 
+#include "base/new_file.h"
 #include "base/pool.h"
 #include "base/text.h"
 #include "model/stored.h"
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     TASK_WEIGHTS = 1 << 18,  /* what a thread converts at a time: with its results 2 MB */
@@ -347,27 +347,11 @@ static int allocate(struct job *job)
 
 /* ---- all --------------------------------------------------------------------------------------------------------- */
 
-static int write_text(const char *path, const char *text, struct ward_error *err)
-{
-    char *temporary;
-    if (asprintf(&temporary, "%s.part", path) < 0)
-        return error_no_memory(err, path, strlen(path));
-    FILE *file = fopen(temporary, "we");
-    bool failed = !file || fputs(text, file) < 0;
-    if (file)
-        failed = (fclose(file) != 0) | failed;
-    failed = failed || rename(temporary, path);
-    if (failed)
-        unlink(temporary);
-    free(temporary);
-    return failed ? error_set(err, WARD_EIO, "%s: cannot be written: %s", path, strerror(errno)) : 0;
-}
-
 static int write_notice(const struct job *job, const struct metadata *m, bool *written)
 {
     char *text = metadata_notice(m);
     *written = text != NULL;
-    const int rc = text ? write_text(job->options->notice_path, text, job->err) : 0;
+    const int rc = text ? new_file_put(job->options->notice_path, text, strlen(text), job->err) : 0;
     free(text);
     return rc;
 }
