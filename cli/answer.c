@@ -1,5 +1,6 @@
 #include "answer.h"
 #include "cli.h"
+#include "interrupt.h"
 #include "output.h"
 #include "progress.h"
 
@@ -7,36 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static volatile sig_atomic_t interrupts;
-
-static void on_interrupt(int number)
-{
-    if (interrupts++) {
-        signal(number, SIG_DFL);
-        raise(number);
-    }
-}
-
-void interrupt_catch(void)
-{
-    /* No SA_RESTART: a read from the terminal ends, too. */
-    struct sigaction action = {.sa_handler = on_interrupt};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-}
-
-bool interrupt_pending(void)
-{
-    return interrupts != 0;
-}
-
-bool interrupt_take(void)
-{
-    bool pending = interrupts != 0;
-    interrupts = 0;
-    return pending;
-}
 
 struct stream {
     const struct answer_options *options;
@@ -115,7 +86,7 @@ int answer_generate(ward_session *session, const struct conversation *conversati
     generate.on_token = on_token;
     generate.on_progress = on_progress;
     generate.user = &stream;
-    interrupt_catch();
+    interrupt_catch(SIGINT);
     int rc = ward_generate(session, conversation->messages, conversation->n, &generate, &out->result, err);
     progress_clear();
     end_thinking(&stream);

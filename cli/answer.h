@@ -29,9 +29,4 @@ void answer_clear(struct answer *answer);
 /* One line on stderr: what was computed and how fast. */
 void answer_print_timings(const struct ward_result *result, double load_ms, double decode_ms);
 
-/* Ctrl-C: the first is noted for interrupt_take, which tells and forgets it; a second before that ends the program. */
-void interrupt_catch(void);
-bool interrupt_take(void);
-bool interrupt_pending(void);
-
 #endif

@@ -1,5 +1,6 @@
 #include "chat.h"
 #include "cli.h"
+#include "interrupt.h"
 #include "output.h"
 
 #include <errno.h>
@@ -259,7 +260,7 @@ int chat_run(const struct chat *chat)
     bool continued;
     open_editor(&s, &continued);
     start_over(&s);
-    interrupt_catch();
+    interrupt_catch(SIGINT);
 
     char line[160];
     snprintf(line, sizeof line, "%s weights on %s (%s), %d thread%s. /help lists commands, Ctrl-D leaves.\n", info.type,

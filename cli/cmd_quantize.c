@@ -1,4 +1,5 @@
 /* ward quantize: a checkpoint as GGUF files of fewer bits. */
+#include "interrupt.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -160,29 +161,11 @@ static void check_output(const struct quantize_command *q, const struct checkpoi
 
 /* ---- while it runs ----------------------------------------------------------------------------------------------- */
 
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first Ctrl-C ends the work cleanly, a second one at once. */
-static void catch_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGHUP, &action, NULL);
-}
-
 static int on_progress(void *user, uint64_t done, uint64_t total)
 {
     (void)user;
     progress_bar("quantizing", (double)done, (double)total);
-    return interrupted;
+    return interrupt_pending();
 }
 
 /* ---- the outcome ------------------------------------------------------------------------------------------------- */
@@ -277,7 +260,9 @@ static int run(int argc, char **argv)
         die("%s: is given for the text and for the image encoder", q.options.text_path);
     if (!q.options.name)
         q.options.name = name_of(&q, &source);
-    catch_signals();
+    interrupt_catch(SIGINT);
+    interrupt_catch(SIGTERM);
+    interrupt_catch(SIGHUP);
     const int rc = quantize_checkpoint(&source, &q.options, &result, &err);
     progress_clear();
     if (rc == WARD_ECANCELLED)
