@@ -27,7 +27,7 @@ VERSION := $(shell sed -n 's/^\#define WARD_VERSION "\(.*\)"/\1/p' include/ward.
 ABI     := $(firstword $(subst ., ,$(VERSION)))
 
 ENGINE_PACKAGES := yajl libjpeg libpng libexif
-CLI_PACKAGES    := libedit
+CLI_PACKAGES    := libedit libseccomp
 TEST_PACKAGES   := cmocka
 
 ifneq ($(filter-out setup demo test clean uninstall help,$(or $(MAKECMDGOALS),all)),)
@@ -66,7 +66,7 @@ ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
 # What the program has beyond the library.
-APP_SRC := $(wildcard src/bench/*.c)
+APP_SRC := $(wildcard src/bench/*.c src/offline/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)

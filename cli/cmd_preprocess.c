@@ -1,5 +1,6 @@
 /* ward preprocess: the pixels that the model sees. */
 #include "draw.h"
+#include "lock.h"
 #include "options.h"
 #include "output.h"
 
@@ -109,10 +110,18 @@ static int run(int argc, char **argv)
     struct preprocess_options o = {0};
     struct ward_error err;
     parse(&o, argc, argv);
+    struct offline_policy policy = {0};
+    offline_allow(&policy, OFFLINE_READ, o.image_path);
+    offline_allow(&policy, OFFLINE_OUTPUT, o.out);
+    int rc = lock_allow_model(&policy, o.model_path, NULL, &err);
+    if (rc)
+        die_error(&err);
+    lock_enforce(&policy);
+
     int size = square_size(&o);
     ward_image *image;
     char warning[256];
-    int rc = ward_image_open(&image, o.image_path, &(struct ward_image_options){.pad = o.pad}, warning, &err);
+    rc = ward_image_open(&image, o.image_path, &(struct ward_image_options){.pad = o.pad}, warning, &err);
     if (rc)
         die_error(&err);
     if (*warning)

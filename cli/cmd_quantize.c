@@ -1,5 +1,6 @@
 /* ward quantize: a checkpoint as GGUF files of fewer bits. */
 #include "interrupt.h"
+#include "lock.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -236,6 +237,7 @@ static void print_json(const struct quantize_command *q, const struct quantize_r
             json_write_integer(w, tensor_type_name((enum tensor_type)i), (int64_t)r->by_type[i].weights);
     json_write_close(w, '}');
     json_write_text(w, "notice", r->notice ? q->options.notice_path : NULL);
+    lock_write_json(w);
     json_write_close(w, '}');
     output_json_line(&w);
 }
@@ -247,6 +249,12 @@ static int run(int argc, char **argv)
     struct checkpoint source;
     struct ward_error err;
     parse(&q, argc, argv);
+    struct offline_policy policy = {0};
+    offline_allow(&policy, OFFLINE_OUTPUT, q.options.text_path);
+    offline_allow(&policy, OFFLINE_OUTPUT, q.options.vision_path);
+    if (lock_allow_model(&policy, q.in, q.source_mmproj, &err))
+        die_error(&err);
+    lock_enforce(&policy);
     if (checkpoint_open(&source, q.in, q.source_mmproj, &err))
         die_error(&err);
     if (!source.config.vision.n_layers)

@@ -2,6 +2,7 @@
 #include "answer.h"
 #include "chat.h"
 #include "input.h"
+#include "lock.h"
 #include "messages.h"
 #include "options.h"
 #include "output.h"
@@ -173,12 +174,58 @@ static void parse(struct run_options *o, int argc, char **argv)
     o->answer.stream = !o->json;
 }
 
+static _Noreturn void die_model(int rc, const struct ward_error *err)
+{
+    print_error("%s", err->text);
+    exit(rc == WARD_EINVAL ? EXIT_USAGE : EXIT_FAILED); /* an option's value that only the model can judge */
+}
+
+/* ---- the lock ---------------------------------------------------------------------------------------------------- */
+
+struct lock {
+    const struct run_options *o;
+    struct offline_policy policy;
+};
+
+static void allow_image(void *lock, const char *path)
+{
+    offline_allow(&((struct lock *)lock)->policy, OFFLINE_READ, path);
+}
+
+/* The model, what is in the policy already, and nothing else. */
+static void lock_in(void *user)
+{
+    struct lock *lock = user;
+    struct ward_error err;
+    const int rc = lock_allow_model(&lock->policy, lock->o->model_path, lock->o->model.mmproj, &err);
+    if (rc)
+        die_model(rc, &err);
+    lock_enforce(&lock->policy);
+}
+
+/* A chat's /image names files that nobody knows yet; --messages a file that names them: until it is read, all may be
+ * read, and nothing written or sent. */
+static void lock_first(struct lock *lock, bool interactive)
+{
+    lock->policy.read_anywhere = interactive || lock->o->messages;
+    for (size_t i = 0; i < lock->o->n_images; i++)
+        allow_image(lock, lock->o->images[i]);
+    if (lock->o->messages)
+        lock_enforce(&lock->policy);
+    else
+        lock_in(lock);
+}
+
+/* ---- one answer -------------------------------------------------------------------------------------------------- */
+
 /* The conversation of a single answer, as the options describe it. */
 static void build_conversation(const struct run_options *o, struct pictures *pictures, struct conversation *c)
 {
     struct ward_error err;
     if (o->messages) {
-        if (messages_read(c, o->messages, &o->image, &err))
+        struct lock lock = {.o = o};
+        const struct messages_watch watch = {.named = allow_image, .ready = lock_in, .user = &lock};
+        if (messages_read(c, o->messages, &o->image, &watch, &err))
             die_error(&err);
         return;
     }
@@ -235,6 +282,9 @@ static int run(int argc, char **argv)
     parse(&o, argc, argv);
     bool interactive = !o.prompt && !o.messages && !o.json && isatty(STDIN_FILENO) && output_is_terminal();
 
+    struct lock lock = {.o = &o};
+    lock_first(&lock, interactive);
+
     /* The question and the images first: what is wrong with them shows before a model is opened. */
     struct pictures pictures = {0};
     struct conversation conversation = {0};
@@ -256,10 +306,8 @@ static int run(int argc, char **argv)
     }
     double load_ms = clock_ms() - start;
     progress_clear();
-    if (rc) {
-        print_error("%s", err.text);
-        exit(rc == WARD_EINVAL ? EXIT_USAGE : EXIT_FAILED); /* an option's value that only the model can judge */
-    }
+    if (rc)
+        die_model(rc, &err);
     struct ward_model_info info;
     ward_model_get_info(model, &info);
     if (info.mmproj_guessed)

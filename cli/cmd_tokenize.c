@@ -1,5 +1,6 @@
 /* ward tokenize: text to token ids and back, with the tokenizer of a checkpoint alone. */
 #include "input.h"
+#include "lock.h"
 #include "options.h"
 #include "output.h"
 
@@ -228,7 +229,12 @@ static int run(int argc, char **argv)
     if (!model_path)
         die_usage(&command_tokenize, "tokenize: which model? give its folder with -m");
 
-    int rc = checkpoint_open_tokenizer(&job.tokenizer, model_path, &err);
+    struct offline_policy policy = {0};
+    int rc = lock_allow_model(&policy, model_path, "none", &err);
+    if (rc)
+        die_error(&err);
+    lock_enforce(&policy);
+    rc = checkpoint_open_tokenizer(&job.tokenizer, model_path, &err);
     if (rc)
         die_error(&err);
     if (bos && (job.bos = tokenizer_id(job.tokenizer, "<bos>")) < 0)

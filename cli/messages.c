@@ -111,24 +111,18 @@ static int add_data_url(struct reader *r, const char *url, size_t length, struct
     return 0;
 }
 
-static int add_path(struct reader *r, const char *path, struct ward_error *err)
+/* Relative to the folder of the file that names it. */
+static char *beside(const struct reader *r, const char *path)
 {
     const char *slash = strrchr(r->path, '/');
     size_t folder = slash && *path != '/' ? (size_t)(slash + 1 - r->path) : 0;
     char *full = must_realloc(NULL, folder + strlen(path) + 1, 1);
     memcpy(full, r->path, folder);
     strcpy(full + folder, path);
-    struct pictures one = {0};
-    int rc = pictures_add(&one, full, r->options, &r->out->decode_ms, err);
-    free(full);
-    if (rc)
-        return rc;
-    conversation_add_image(r->out, one.at[0]);
-    free(one.at);
-    return 0;
+    return full;
 }
 
-static int add_file_url(struct reader *r, const char *url, struct ward_error *err)
+static int path_of_file_url(const struct reader *r, char **path, const char *url, struct ward_error *err)
 {
     const char *at = url + strlen("file:");
     if (strncmp(at, "//", 2) == 0) {
@@ -138,15 +132,23 @@ static int add_file_url(struct reader *r, const char *url, struct ward_error *er
     }
     if (*at != '/')
         return wrong(r, err, "a file: URL does not name a file of this machine (file:///folder/image.png)");
-    char *path = must_strndup(at, strlen(at));
-    int rc = percent_decode(path) ? add_path(r, path, err) : wrong(r, err, "a file: URL has a damaged % escape");
-    free(path);
-    return rc;
+    *path = must_strndup(at, strlen(at));
+    if (percent_decode(*path))
+        return 0;
+    free(*path);
+    *path = NULL;
+    return wrong(r, err, "a file: URL has a damaged % escape");
 }
 
-/* A path, or a URL of a scheme that needs no network. */
-static int add_image(struct reader *r, const struct json *source, struct ward_error *err)
+static bool is_data_url(const struct json *source)
 {
+    return strncasecmp(source->text, "data:", 5) == 0;
+}
+
+/* The file that a path or a URL names; NULL when a data: URL holds the image itself. free() it. */
+static int path_of(const struct reader *r, char **path, const struct json *source, struct ward_error *err)
+{
+    *path = NULL;
     if (!source || source->type != JSON_STRING || source->length == 0)
         return wrong(r, err, "an image part holds no path or URL");
     const char *url = source->text;
@@ -155,13 +157,66 @@ static int add_image(struct reader *r, const struct json *source, struct ward_er
     if (strncasecmp(url, "http:", 5) == 0 || strncasecmp(url, "https:", 6) == 0)
         return wrong(r, err, "an image is on a network, and ward never opens a network connection: save the image and "
                              "give its path");
-    if (strncasecmp(url, "data:", 5) == 0)
-        return add_data_url(r, url, source->length, err);
+    if (is_data_url(source))
+        return 0;
     if (strncasecmp(url, "file:", 5) == 0)
-        return add_file_url(r, url, err);
+        return path_of_file_url(r, path, url, err);
     if (strstr(url, "://"))
         return wrong(r, err, "an image's URL is neither a path, nor a file: or data: URL");
-    return add_path(r, url, err);
+    *path = beside(r, url);
+    return 0;
+}
+
+static int add_image(struct reader *r, const struct json *source, struct ward_error *err)
+{
+    char *path;
+    int rc = path_of(r, &path, source, err);
+    if (rc)
+        return rc;
+    if (!path)
+        return add_data_url(r, source->text, source->length, err);
+    struct pictures one = {0};
+    rc = pictures_add(&one, path, r->options, &r->out->decode_ms, err);
+    free(path);
+    if (rc)
+        return rc;
+    conversation_add_image(r->out, one.at[0]);
+    free(one.at);
+    return 0;
+}
+
+/* What names the image of a part: {"type": "image_url", "image_url": {"url"} or a string} | {"type": "image",
+ * "image"|"path"|"url"}. False: the part is none. */
+static bool image_source(const struct json *part, const struct json **source)
+{
+    *source = NULL;
+    if (json_string_is(json_get(part, "type"), "image_url")) {
+        const struct json *url = json_get(part, "image_url");
+        *source = url && url->type == JSON_OBJECT ? json_get(url, "url") : url;
+        return true;
+    }
+    static const char *const keys[] = {"image", "path", "url"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !*source; i++)
+        *source = json_get(part, keys[i]);
+    return json_string_is(json_get(part, "type"), "image");
+}
+
+/* Hands on the name of every image file; what is wrong is for the reading to say. */
+static void name_images(struct reader *r, const struct json *list, void (*named)(void *user, const char *path),
+                        void *user)
+{
+    for (const struct json *message = list->first; message; message = message->next) {
+        const struct json *content = json_get(message, "content"), *source;
+        for (const struct json *part = content && content->type == JSON_ARRAY ? content->first : NULL; part;
+             part = part->next) {
+            char *path;
+            if (!image_source(part, &source) || path_of(r, &path, source, NULL))
+                continue;
+            if (path)
+                named(user, path);
+            free(path);
+        }
+    }
 }
 
 /* ---- messages ---------------------------------------------------------------------------------------------------- */
@@ -176,24 +231,14 @@ static int add_text(struct reader *r, const struct json *text, struct ward_error
     return 0;
 }
 
-/* {"type": "text", "text"} | {"type": "image_url", "image_url": {"url"} or a string} | {"type": "image",
- * "image"|"path"|"url"} */
+/* {"type": "text", "text"}, or an image. */
 static int add_part(struct reader *r, const struct json *part, struct ward_error *err)
 {
-    const struct json *type = json_get(part, "type");
-    if (json_string_is(type, "text"))
+    const struct json *source;
+    if (json_string_is(json_get(part, "type"), "text"))
         return add_text(r, json_get(part, "text"), err);
-    if (json_string_is(type, "image_url")) {
-        const struct json *source = json_get(part, "image_url");
-        return add_image(r, source && source->type == JSON_OBJECT ? json_get(source, "url") : source, err);
-    }
-    if (json_string_is(type, "image")) {
-        static const char *const keys[] = {"image", "path", "url"};
-        const struct json *source = NULL;
-        for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !source; i++)
-            source = json_get(part, keys[i]);
+    if (image_source(part, &source))
         return add_image(r, source, err);
-    }
     return wrong(r, err, "a part of its content is not of type text, image_url or image");
 }
 
@@ -221,7 +266,7 @@ static int add_message(struct reader *r, const struct json *message, struct ward
 }
 
 int messages_read(struct conversation *c, const char *path, const struct ward_image_options *options,
-                  struct ward_error *err)
+                  const struct messages_watch *watch, struct ward_error *err)
 {
     struct json_document *document;
     int rc = json_read(&document, path, MESSAGES_LIMIT, err);
@@ -235,6 +280,10 @@ int messages_read(struct conversation *c, const char *path, const struct ward_im
         rc = error_set(err, WARD_EFORMAT,
                        "%s: holds no list of messages: [{\"role\": \"user\", \"content\": ...}] is expected", path);
     struct reader reader = {.out = c, .path = path, .options = options};
+    if (rc == 0) {
+        name_images(&reader, list, watch->named, watch->user);
+        watch->ready(watch->user);
+    }
     for (const struct json *message = rc ? NULL : list->first; message && rc == 0; message = message->next) {
         reader.message++;
         rc = add_message(&reader, message, err);

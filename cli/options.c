@@ -1,6 +1,7 @@
 #include "options.h"
 #include "output.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
@@ -50,6 +51,36 @@ static _Noreturn void die_unknown(const struct command *command, const char *giv
     die_usage(command, "%s: there is no option %s", command->name, name);
 }
 
+enum { OPT_ALLOW_UNLOCKED = 255, MOST_OPTIONS = 64 };
+static bool allow_unlocked;
+
+bool options_allow_unlocked(void)
+{
+    return allow_unlocked;
+}
+
+static _Noreturn void print_help_of(const struct command *command)
+{
+    output_text("usage: ward ");
+    output_text(command->usage);
+    output_text("\n\n");
+    output_text(command->help);
+    output_text("      --allow-unlocked       go on where the system cannot lock ward in (docs/offline.md)\n");
+    output_flush();
+    exit(0);
+}
+
+/* The command's options and those of every command. */
+static void complete(struct option all[MOST_OPTIONS], const struct option *options)
+{
+    size_t n = 0;
+    for (; options[n].name; n++)
+        all[n] = options[n];
+    assert(n + 2 <= MOST_OPTIONS);
+    all[n] = (struct option){"allow-unlocked", no_argument, NULL, OPT_ALLOW_UNLOCKED};
+    all[n + 1] = (struct option){0};
+}
+
 int options_next(const struct command *command, int argc, char **argv, const struct option *options)
 {
     char letters[64] = ":h";
@@ -63,25 +94,23 @@ int options_next(const struct command *command, int argc, char **argv, const str
     }
     letters[n] = '\0';
     opterr = 0;
-    int c = getopt_long(argc, argv, letters, options, NULL);
-    if (c == 'h') {
-        output_text("usage: ward ");
-        output_text(command->usage);
-        output_text("\n\n");
-        output_text(command->help);
-        output_flush();
-        exit(0);
-    }
+    struct option all[MOST_OPTIONS];
+    complete(all, options);
+    int c;
+    while ((c = getopt_long(argc, argv, letters, all, NULL)) == OPT_ALLOW_UNLOCKED)
+        allow_unlocked = true;
+    if (c == 'h')
+        print_help_of(command);
     if (c == ':')
         die_usage(command, "%s: option %s needs a value", command->name, argv[optind - 1]);
     if (c == '?') {
         char letter[3] = {'-', (char)optopt, '\0'};
         if (optopt == 0) /* a long option unknown, or short for more than one */
-            die_unknown(command, argv[optind - 1], options);
-        for (const struct option *o = options; o->name; o++)
+            die_unknown(command, argv[optind - 1], all);
+        for (const struct option *o = all; o->name; o++)
             if (o->val == optopt && o->has_arg == no_argument && strncmp(argv[optind - 1], "--", 2) == 0)
                 die_usage(command, "%s: option --%s takes no value", command->name, o->name);
-        die_unknown(command, letter, options);
+        die_unknown(command, letter, all);
     }
     return c;
 }

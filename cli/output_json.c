@@ -1,5 +1,6 @@
 #include "output_json.h"
 #include "cli.h"
+#include "lock.h"
 #include "output.h"
 
 #include "base/json.h"
@@ -120,6 +121,7 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     json_write_close(w, '}');
     json_write_text(w, "device", info.device);
     json_write_text(w, "kernels", info.kernels);
+    lock_write_json(w);
     json_write_close(w, '}');
     output_json_line(&w);
 }

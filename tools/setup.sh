@@ -37,6 +37,7 @@ need_library libjpeg libjpeg-dev
 need_library libpng libpng-dev
 need_library libexif libexif-dev
 need_library libedit libedit-dev
+need_library libseccomp libseccomp-dev
 if [ "$what" = test ]; then
     need_library cmocka libcmocka-dev
     need_command python3 python3

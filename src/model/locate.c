@@ -110,7 +110,7 @@ static char *newest_snapshot(const char *repository)
 }
 
 /* The folder of ORG/NAME in the cache; NULL when it is not there. */
-static int find_in_cache(char **folder, const char *cache, const char *name, struct ward_error *err)
+static int find_in_cache(char **folder, char **found_by, const char *cache, const char *name, struct ward_error *err)
 {
     char *repository = repository_folder(cache, name);
     if (!repository)
@@ -118,7 +118,10 @@ static int find_in_cache(char **folder, const char *cache, const char *name, str
     *folder = main_snapshot(repository);
     if (!*folder)
         *folder = newest_snapshot(repository);
-    free(repository);
+    if (*folder)
+        *found_by = repository;
+    else
+        free(repository);
     return 0;
 }
 
@@ -163,7 +166,7 @@ static int find_by_name(struct model_place *out, const char *name, struct ward_e
     char *cache = cache_folder(), *folder = NULL;
     int rc = cache ? 0 : error_no_memory(err, "a path", strlen(name));
     if (!rc && is_cache_name(name))
-        rc = find_in_cache(&folder, cache, name, err);
+        rc = find_in_cache(&folder, &out->found_by, cache, name, err);
     if (!rc && folder)
         rc = take_folder(out, folder, err);
     else if (!rc)
@@ -222,5 +225,6 @@ void model_place_free(struct model_place *place)
 {
     free(place->path);
     free(place->mmproj);
+    free(place->found_by);
     *place = (struct model_place){0};
 }

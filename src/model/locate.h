@@ -7,6 +7,7 @@
 struct model_place {
     char *path;   /* a folder in Hugging Face's layout, or a GGUF file: the text model */
     char *mmproj; /* the GGUF file of its image encoder; NULL: none, or none but what `path` itself holds */
+    char *found_by; /* in a store: the folder of the repository, or the manifest, that led to `path`; NULL */
     bool is_gguf;
     bool text_only; /* no image encoder was asked for */
     bool guessed; /* other files than `mmproj` beside `path` would have done as well */

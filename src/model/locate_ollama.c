@@ -105,6 +105,9 @@ int find_in_ollama(struct model_place *out, const char *name, struct ward_error 
         rc = read_manifest(out, store, path, err);
     out->is_gguf = out->path != NULL;
     free(store);
-    free(path);
+    if (out->path)
+        out->found_by = path;
+    else
+        free(path);
     return rc;
 }

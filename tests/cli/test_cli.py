@@ -218,7 +218,7 @@ def preprocess_leaves_nothing_after_a_failure():
 def run_json_is_the_documented_object():
     a = answer("-m", SEES, "-i", IMAGE, *SHORT, "--logprobs", "5", QUESTION)
     equal(list(a), ["text", "thinking", "prompt_ids", "ids", "finish_reason", "logprobs", "timings", "memory", "model", "device",
-                    "kernels"], "keys")
+                    "kernels", "offline"], "keys")
     equal(list(a["timings"]), ["load_ms", "image_ms", "vision_ms", "cached_images", "prefill_tokens", "prefill_ms",
                                "decode_tokens", "decode_ms", "drafted_tokens", "accepted_tokens", "first_token_ms", "total_ms"], "keys of timings")
     equal(list(a["memory"]), ["peak_rss_bytes", "anonymous_bytes", "mapped_bytes", "device_bytes"], "keys of memory")

@@ -47,6 +47,17 @@ static void check_conversation(const struct conversation *c)
     }
 }
 
+static void check_name(void *user, const char *path)
+{
+    REQUIRE(*path && !*(const bool *)user); /* all are named before */
+}
+
+static void note_ready(void *user)
+{
+    REQUIRE(!*(bool *)user);
+    *(bool *)user = true;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static char path[512];
@@ -57,9 +68,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct conversation conversation = {0};
     struct ward_error err = {0};
     fuzz_folder_put("messages.json", data, size);
-    const int rc = messages_read(&conversation, path, NULL, &err);
+    bool ready = false;
+    const struct messages_watch watch = {.named = check_name, .ready = note_ready, .user = &ready};
+    const int rc = messages_read(&conversation, path, NULL, &watch, &err);
     fuzz_check_result(rc, &err);
-    REQUIRE(!rc == (conversation.n > 0));
+    REQUIRE(!rc == (conversation.n > 0) && (rc || ready));
     check_conversation(&conversation);
     conversation_truncate(&conversation, 0);
     return 0;

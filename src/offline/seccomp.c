@@ -1,0 +1,141 @@
+/* The filter of system calls. What is not named here does not exist (ENOSYS): so a C library that tries a newer call
+ * first falls back, and one that a later kernel brings is shut out. What a program is known to be abused for is refused
+ * (EPERM). Calls of a foreign architecture (i386, x32) end the process. */
+#include "offline/parts.h"
+
+#include <asm/termbits.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+/* Names, because older headers and other architectures lack the numbers of some. */
+static const char *const allowed[] = {
+    /* reading and writing what is open */
+    "read", "readv", "pread64", "preadv", "write", "writev", "pwrite64", "pwritev", "lseek", "close", "fstat",
+    "getdents64", "dup", "dup2", "dup3", "pipe", "pipe2", "poll", "ppoll", "select", "pselect6", "fadvise64", "flock",
+    "fsync", "fdatasync", "ftruncate", "fallocate", "sync_file_range", "fstatfs", "close_range",
+    /* names; Landlock decides what is behind them */
+    "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "statfs", "readlink", "readlinkat",
+    "getcwd", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "umask",
+    "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
+    /* memory (mmap and mprotect: below) */
+    "brk", "munmap", "mremap", "madvise", "mincore", "msync", "mlock", "mlock2", "munlock",
+    /* threads (clone: below) */
+    "futex", "futex_waitv", "set_robust_list", "get_robust_list", "set_tid_address", "rseq", "membarrier", "exit",
+    "exit_group", "sched_yield", "sched_getaffinity", "getcpu", "arch_prctl", "gettid",
+    /* signals of our own (kill: below) */
+    "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigsuspend", "rt_sigtimedwait",
+    "sigaltstack", "restart_syscall",
+    /* time, chance, and who and where we are */
+    "clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time", "times", "getrandom",
+    "getpid", "getppid", "getpgrp", "getpgid", "getsid", "getuid", "geteuid", "getgid", "getegid", "getgroups", "uname",
+    "sysinfo", "getrusage", "getrlimit", "getpriority",
+};
+
+static const char *const refused[] = {
+    /* the network, inherited sockets included; descriptors passed over them */
+    "socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg",
+    "recvfrom", "recvmsg", "recvmmsg", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt",
+    "io_uring_setup", "io_uring_enter", "io_uring_register",
+    /* other programs and processes */
+    "execve", "execveat", "fork", "vfork", "ptrace", "process_vm_readv", "process_vm_writev", "process_madvise",
+    "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp",
+    /* the kernel and the view of the system */
+    "bpf", "userfaultfd", "perf_event_open", "add_key", "request_key", "keyctl", "mount", "umount2", "move_mount",
+    "open_tree", "fsopen", "fsmount", "pivot_root", "chroot", "setns", "unshare", "memfd_create", "open_by_handle_at",
+};
+
+struct filter {
+    scmp_filter_ctx context;
+    int error;
+};
+
+static void add(struct filter *f, uint32_t action, const char *name, const struct scmp_arg_cmp *when)
+{
+    const int number = seccomp_syscall_resolve_name(name);
+    if (f->error || number == __NR_SCMP_ERROR) /* unknown to this libseccomp: stays absent */
+        return;
+    f->error = -seccomp_rule_add_array(f->context, action, number, when ? 1 : 0, when);
+}
+
+/* When (argument & mask) == value. */
+static void add_masked(struct filter *f, uint32_t action, const char *name, unsigned argument, uint64_t mask,
+                       uint64_t value)
+{
+    add(f, action, name, &SCMP_CMP(argument, SCMP_CMP_MASKED_EQ, mask, value));
+}
+
+static void allow_value(struct filter *f, const char *name, unsigned argument, uint64_t value)
+{
+    add_masked(f, SCMP_ACT_ALLOW, name, argument, UINT32_MAX, value);
+}
+
+/* O_RDONLY | O_TRUNC empties a file, and Landlock before ABI 3 does not see it. */
+static void allow_open(struct filter *f, const char *name, unsigned argument)
+{
+    add_masked(f, SCMP_ACT_ALLOW, name, argument, O_TRUNC, 0);
+    add_masked(f, SCMP_ACT_ALLOW, name, argument, O_ACCMODE, O_WRONLY);
+    add_masked(f, SCMP_ACT_ALLOW, name, argument, O_ACCMODE, O_RDWR);
+}
+
+/* No memory becomes code: an exploit has to live on what is there. */
+static void allow_without_exec(struct filter *f, const char *name)
+{
+    add_masked(f, SCMP_ACT_ALLOW, name, 2, PROT_EXEC, 0);
+    add_masked(f, SCMP_ACT_ERRNO(EACCES), name, 2, PROT_EXEC, PROT_EXEC);
+}
+
+static void add_with_arguments(struct filter *f)
+{
+    /* TIOCSTI, which types into the terminal for the shell to run, and all that devices have are left out. */
+    static const unsigned terminal[] = {TCGETS, TCSETS, TCSETSW, TCSETSF, TCGETS2,  TCSETS2,
+                                        TCSETSW2, TCSETSF2, TIOCGWINSZ, TIOCGPGRP, FIONREAD};
+    static const int descriptor[] = {F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_SETLK,
+                                     F_SETLKW, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW};
+    enum { THREAD = CLONE_VM | CLONE_SIGHAND | CLONE_THREAD,
+           NAMESPACES = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET |
+                        CLONE_NEWCGROUP };
+    allow_open(f, "open", 1);
+    allow_open(f, "openat", 2);
+    allow_without_exec(f, "mmap");
+    allow_without_exec(f, "mprotect");
+    for (size_t i = 0; i < sizeof terminal / sizeof *terminal; i++)
+        allow_value(f, "ioctl", 1, terminal[i]);
+    for (size_t i = 0; i < sizeof descriptor / sizeof *descriptor; i++)
+        allow_value(f, "fcntl", 1, (uint64_t)descriptor[i]);
+    /* clone3 hides its flags in memory: it does not exist, and the C library falls back to clone. */
+    add_masked(f, SCMP_ACT_ALLOW, "clone", 0, THREAD | NAMESPACES, THREAD);
+    add_masked(f, SCMP_ACT_ERRNO(EPERM), "clone", 0, CLONE_THREAD, 0);
+    /* Ourselves, and for Ctrl-Z in a chat our group. */
+    allow_value(f, "tgkill", 0, (uint64_t)getpid());
+    allow_value(f, "kill", 0, (uint64_t)getpid());
+    allow_value(f, "kill", 0, 0);
+    allow_value(f, "prctl", 0, PR_SET_NAME);
+    add(f, SCMP_ACT_ALLOW, "prlimit64", &SCMP_CMP(2, SCMP_CMP_EQ, 0)); /* to ask, not to set */
+}
+
+int seccomp_enforce(void)
+{
+    struct filter f = {.context = seccomp_init(SCMP_ACT_ERRNO(ENOSYS))};
+    if (!f.context)
+        return ENOMEM;
+    f.error = -seccomp_attr_set(f.context, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    if (!f.error)
+        f.error = -seccomp_attr_set(f.context, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (!f.error)
+        f.error = -seccomp_attr_set(f.context, SCMP_FLTATR_API_SYSRAWRC, 1);
+    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
+        add(&f, SCMP_ACT_ALLOW, allowed[i], NULL);
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        add(&f, SCMP_ACT_ERRNO(EPERM), refused[i], NULL);
+    add_with_arguments(&f);
+    if (!f.error)
+        f.error = -seccomp_load(f.context);
+    seccomp_release(f.context);
+    return f.error;
+}
