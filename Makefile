@@ -26,7 +26,7 @@ DESTDIR ?=
 VERSION := $(shell sed -n 's/^\#define WARD_VERSION "\(.*\)"/\1/p' include/ward.h)
 ABI     := $(firstword $(subst ., ,$(VERSION)))
 
-ENGINE_PACKAGES := yajl libjpeg libpng libexif
+ENGINE_PACKAGES := yajl libjpeg libpng libexif nettle libsodium
 CLI_PACKAGES    := libedit libseccomp
 TEST_PACKAGES   := cmocka
 

@@ -13,7 +13,8 @@ struct command {
     const char *help;  /* examples, then options */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
 };
-extern const struct command command_run, command_tokenize, command_preprocess, command_quantize;
+extern const struct command command_run, command_tokenize, command_preprocess, command_quantize,
+                            command_hash;
 
 /* "ward: SENTENCE" on stderr. Control characters that a file name or a file brought in are shown as '?'. */
 void print_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

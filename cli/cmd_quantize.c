@@ -1,6 +1,7 @@
 /* ward quantize: a checkpoint as GGUF files of fewer bits. */
 #include "interrupt.h"
 #include "lock.h"
+#include "model_pin.h"
 #include "options.h"
 #include "output.h"
 #include "progress.h"
@@ -39,6 +40,7 @@ const struct command command_quantize = {
         "      --source-mmproj FILE   the image encoder of IN, if that is a GGUF file (the one beside it)\n"
         "      --name TEXT            the model's name in the files (that of IN)\n"
         "      --allow-requantize     take weights that are quantized already\n"
+        "      --model-hash SHA256    refuse IN if its hash ('ward hash') is another\n"
         "      --force                replace files that exist\n"
         "      --json                 one JSON object instead of text\n"
         "  -t, --threads N            (all processors)\n",
@@ -49,10 +51,11 @@ struct quantize_command {
     const char *in, *source_mmproj;
     struct quantize_options options;
     char *vision_path, *notice_path; /* where they are not given */
+    struct model_pin pin;
     bool force, json;
 };
 
-enum { OPT_TYPE = 256, OPT_MMPROJ, OPT_SOURCE_MMPROJ, OPT_NAME, OPT_REQUANTIZE, OPT_FORCE, OPT_JSON };
+enum { OPT_TYPE = 256, OPT_MMPROJ, OPT_SOURCE_MMPROJ, OPT_NAME, OPT_REQUANTIZE, OPT_FORCE, OPT_JSON, OPT_MODEL_HASH };
 
 static const struct option options[] = {
     {"type", required_argument, NULL, OPT_TYPE},
@@ -60,6 +63,7 @@ static const struct option options[] = {
     {"source-mmproj", required_argument, NULL, OPT_SOURCE_MMPROJ},
     {"name", required_argument, NULL, OPT_NAME},
     {"allow-requantize", no_argument, NULL, OPT_REQUANTIZE},
+    {"model-hash", required_argument, NULL, OPT_MODEL_HASH},
     {"force", no_argument, NULL, OPT_FORCE},
     {"json", no_argument, NULL, OPT_JSON},
     {"threads", required_argument, NULL, 't'},
@@ -111,6 +115,7 @@ static void parse(struct quantize_command *q, int argc, char **argv)
         case OPT_SOURCE_MMPROJ: q->source_mmproj = optarg; break;
         case OPT_NAME: q->options.name = optarg; break;
         case OPT_REQUANTIZE: q->options.requantize = true; break;
+        case OPT_MODEL_HASH: model_pin_option(&q->pin, command, optarg); break;
         case OPT_FORCE: q->force = true; break;
         case OPT_JSON: q->json = true; break;
         case 't': q->options.threads = (int)option_integer(command, "--threads", optarg, 1, 1024); break;
@@ -249,6 +254,7 @@ static int run(int argc, char **argv)
     struct checkpoint source;
     struct ward_error err;
     parse(&q, argc, argv);
+    model_pin_check(&q.pin, q.in, q.source_mmproj, q.options.threads);
     struct offline_policy policy = {0};
     offline_allow(&policy, OFFLINE_OUTPUT, q.options.text_path);
     offline_allow(&policy, OFFLINE_OUTPUT, q.options.vision_path);
@@ -262,6 +268,7 @@ static int run(int argc, char **argv)
     if (source.place.guessed && q.options.vision_path)
         print_warning("%s is taken as the image encoder; others beside it would do: --source-mmproj chooses",
                       source.place.mmproj);
+    model_pin_recheck(&q.pin);
     check_output(&q, &source, q.options.text_path);
     check_output(&q, &source, q.options.vision_path);
     if (q.options.vision_path && strcmp(q.options.text_path, q.options.vision_path) == 0)
@@ -282,6 +289,7 @@ static int run(int argc, char **argv)
     else
         print_text(&q, &result);
     checkpoint_close(&source);
+    model_pin_free(&q.pin);
     free(q.vision_path);
     free(q.notice_path);
     return 0;

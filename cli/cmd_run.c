@@ -4,6 +4,7 @@
 #include "input.h"
 #include "lock.h"
 #include "messages.h"
+#include "model_pin.h"
 #include "options.h"
 #include "output.h"
 #include "output_json.h"
@@ -35,6 +36,7 @@ const struct command command_run = {
         "  -m, --model MODEL          folder of the checkpoint, a GGUF file, ORG/NAME in the local Hugging Face\n"
         "                             cache, or NAME[:TAG] in Ollama's store\n"
         "      --mmproj FILE|none     GGUF file of the image encoder (the one beside the model's)\n"
+        "      --model-hash SHA256    refuse a model whose hash ('ward hash MODEL') is another\n"
         "  -i, --image FILE           JPEG or PNG; may be repeated\n"
         "      --pad                  pad images to a black square instead of stretching them\n"
         "      --system TEXT          instructions before the first question\n"
@@ -64,13 +66,14 @@ struct run_options {
     struct ward_image_options image;
     struct ward_session_options session;
     struct answer_options answer;
+    struct model_pin pin;
     bool json, timings;
 };
 
 enum {
     OPT_PAD = 256, OPT_SYSTEM, OPT_MESSAGES, OPT_IGNORE_EOS, OPT_TEMP, OPT_TOP_K, OPT_TOP_P, OPT_MIN_P, OPT_SEED,
     OPT_THINKING, OPT_CTX, OPT_DEVICE, OPT_CPU_MASK, OPT_JSON, OPT_LOGPROBS, OPT_TIMINGS,
-    OPT_DRAFT_MAX, OPT_MMPROJ,
+    OPT_DRAFT_MAX, OPT_MMPROJ, OPT_MODEL_HASH,
 };
 
 static const struct option options[] = {
@@ -97,6 +100,7 @@ static const struct option options[] = {
     {"timings", no_argument, NULL, OPT_TIMINGS},
     {"draft-max", required_argument, NULL, OPT_DRAFT_MAX},
     {"mmproj", required_argument, NULL, OPT_MMPROJ},
+    {"model-hash", required_argument, NULL, OPT_MODEL_HASH},
     {0},
 };
 
@@ -150,6 +154,7 @@ static void set_option(struct run_options *o, int c)
         break;
     case OPT_DEVICE: set_device(o); break;
     case OPT_MMPROJ: o->model.mmproj = optarg; break;
+    case OPT_MODEL_HASH: model_pin_option(&o->pin, &command_run, optarg); break;
     case OPT_CPU_MASK: o->model.cpu_mask = optarg; break;
     case OPT_JSON: o->json = true; break;
     case OPT_LOGPROBS: generate->logprobs = whole("--logprobs", 0, 1000); break;
@@ -264,7 +269,8 @@ static int answer_once(const struct run_options *o, const ward_model *model, war
     if (rc)
         die_error(&err);
     if (o->json) {
-        struct output_json_facts facts = {.model_path = o->model_path, .load_ms = load_ms, .decode_ms = c->decode_ms};
+        struct output_json_facts facts = {.model_path = o->model_path, .model_sha256 = model_pin_hex(&o->pin),
+                                          .load_ms = load_ms, .decode_ms = c->decode_ms};
         output_json(&answer, model, &facts);
         output_flush();
     }
@@ -281,6 +287,11 @@ static int run(int argc, char **argv)
     struct ward_error err;
     parse(&o, argc, argv);
     bool interactive = !o.prompt && !o.messages && !o.json && isatty(STDIN_FILENO) && output_is_terminal();
+
+    if (o.pin.given)
+        model_pin_check(&o.pin, o.model_path, o.model.mmproj, o.model.threads);
+    else if (o.json)
+        model_pin_look_up(&o.pin, o.model_path, o.model.mmproj);
 
     struct lock lock = {.o = &o};
     lock_first(&lock, interactive);
@@ -308,6 +319,7 @@ static int run(int argc, char **argv)
     progress_clear();
     if (rc)
         die_model(rc, &err);
+    model_pin_recheck(&o.pin);
     struct ward_model_info info;
     ward_model_get_info(model, &info);
     if (info.mmproj_guessed)
@@ -329,6 +341,7 @@ static int run(int argc, char **argv)
     ward_model_close(&model);
     conversation_truncate(&conversation, 0);
     pictures_clear(&pictures);
+    model_pin_free(&o.pin);
     free(o.images);
     return status;
 }

@@ -116,6 +116,7 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     json_write_open(w, "model", '{');
     json_write_text(w, "path", facts->model_path);
     json_write_text(w, "type", info.type);
+    json_write_text(w, "sha256", facts->model_sha256);
     if (info.not_for_clinical_use)
         json_write_boolean(w, "not_for_clinical_use", true);
     json_write_close(w, '}');

@@ -6,6 +6,7 @@
 
 struct output_json_facts {
     const char *model_path; /* as the user gave it */
+    const char *model_sha256; /* NULL: not known */
     double load_ms;         /* opening the checkpoint and the session */
     double decode_ms;       /* decoding images */
 };

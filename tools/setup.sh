@@ -38,6 +38,8 @@ need_library libpng libpng-dev
 need_library libexif libexif-dev
 need_library libedit libedit-dev
 need_library libseccomp libseccomp-dev
+need_library nettle nettle-dev
+need_library libsodium libsodium-dev
 if [ "$what" = test ]; then
     need_library cmocka libcmocka-dev
     need_command python3 python3

@@ -23,7 +23,7 @@ static int make_temporary(struct new_file *file, struct ward_error *err)
             file->temporary = NULL;
             return error_no_memory(err, file->path, strlen(file->path));
         }
-        file->fd = open(file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        file->fd = open(file->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, file->secret ? 0600 : 0666);
         if (file->fd >= 0)
             return 0;
         if (errno != EEXIST)
@@ -35,10 +35,10 @@ static int make_temporary(struct new_file *file, struct ward_error *err)
     return fail_write(file, error, err);
 }
 
-int new_file_open(struct new_file *out, const char *path, struct ward_error *err)
+static int open_file(struct new_file *out, const char *path, bool secret, struct ward_error *err)
 {
     struct stat st;
-    *out = (struct new_file){.path = strdup(path), .fd = -1};
+    *out = (struct new_file){.path = strdup(path), .fd = -1, .secret = secret};
     if (!out->path)
         return error_no_memory(err, path, strlen(path));
     int rc = 0;
@@ -52,6 +52,16 @@ int new_file_open(struct new_file *out, const char *path, struct ward_error *err
     if (rc)
         new_file_discard(out);
     return rc;
+}
+
+int new_file_open(struct new_file *out, const char *path, struct ward_error *err)
+{
+    return open_file(out, path, false, err);
+}
+
+int new_file_open_secret(struct new_file *out, const char *path, struct ward_error *err)
+{
+    return open_file(out, path, true, err);
 }
 
 int new_file_write(struct new_file *file, const void *data, size_t size, struct ward_error *err)
@@ -102,6 +112,17 @@ static void sync_folder(const char *path)
     free(copy);
 }
 
+/* By link where the file system knows no other way. */
+static int rename_to_nothing(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
+        return 0;
+    if ((errno != EINVAL && errno != ENOSYS) || link(from, to))
+        return -1;
+    unlink(from);
+    return 0;
+}
+
 int new_file_commit(struct new_file *file, struct ward_error *err)
 {
     int rc = 0;
@@ -110,7 +131,8 @@ int new_file_commit(struct new_file *file, struct ward_error *err)
         rc = fail_write(file, errno, err);
     file->fd = -1;
     if (!rc && file->temporary) {
-        if (rename(file->temporary, file->path)) {
+        const char *from = file->temporary, *to = file->path;
+        if (file->secret ? rename_to_nothing(from, to) : rename(from, to)) {
             rc = fail_write(file, errno, err);
         } else {
             sync_folder(file->path);
@@ -135,10 +157,10 @@ void new_file_discard(struct new_file *file)
     *file = (struct new_file){.fd = -1};
 }
 
-int new_file_put(const char *path, const void *data, size_t size, struct ward_error *err)
+static int put_file(const char *path, const void *data, size_t size, bool secret, struct ward_error *err)
 {
     struct new_file file;
-    int rc = new_file_open(&file, path, err);
+    int rc = open_file(&file, path, secret, err);
     if (rc)
         return rc;
     rc = new_file_write(&file, data, size, err);
@@ -148,4 +170,14 @@ int new_file_put(const char *path, const void *data, size_t size, struct ward_er
         return new_file_commit(&file, err);
     new_file_discard(&file);
     return rc;
+}
+
+int new_file_put(const char *path, const void *data, size_t size, struct ward_error *err)
+{
+    return put_file(path, data, size, false, err);
+}
+
+int new_file_put_secret(const char *path, const void *data, size_t size, struct ward_error *err)
+{
+    return put_file(path, data, size, true, err);
 }

@@ -8,10 +8,13 @@ struct new_file {
     char *path;
     char *temporary; /* beside it, until the commit; NULL: a pipe or device, which is written to and never replaced */
     int fd;          /* -1 once closed */
+    bool secret;
 };
 
 /* Makes a temporary file beside `path`, readable by whom the umask lets. After a failure there is nothing to discard. */
 WARD_CHECKED int new_file_open(struct new_file *out, const char *path, struct ward_error *err);
+/* As new_file_open, readable for its owner alone; the commit then replaces nothing: a key that is there is kept. */
+WARD_CHECKED int new_file_open_secret(struct new_file *out, const char *path, struct ward_error *err);
 /* Appends; one thread. */
 WARD_CHECKED int new_file_write(struct new_file *file, const void *data, size_t size, struct ward_error *err);
 /* Writes at an offset, from any thread. 0, or an errno. */
@@ -26,5 +29,6 @@ void new_file_discard(struct new_file *file);
 
 /* All of a small file: open, write, sync, commit. */
 WARD_CHECKED int new_file_put(const char *path, const void *data, size_t size, struct ward_error *err);
+WARD_CHECKED int new_file_put_secret(const char *path, const void *data, size_t size, struct ward_error *err);
 
 #endif

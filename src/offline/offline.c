@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct offline_state state;
@@ -112,11 +113,19 @@ static void note_missing(const char *what, int error)
     snprintf(state.missing + used, sizeof state.missing - used, "%s%s (%s)", used ? "; " : "", what, strerror(error));
 }
 
-/* Landlock binds the thread that calls it and those it starts: one that runs already would stay free. */
+/* Landlock binds the thread that calls it and those it starts: one that runs already would stay free. One that was
+ * joined takes the kernel a moment to remove. */
 static int other_threads(void)
 {
     struct stat st;
-    return stat("/proc/self/task", &st) == 0 && st.st_nlink > 3 ? (int)st.st_nlink - 3 : 0;
+    int others = 0;
+    for (int tries = 0; tries < 100; tries++) {
+        others = stat("/proc/self/task", &st) == 0 && st.st_nlink > 3 ? (int)st.st_nlink - 3 : 0;
+        if (!others)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return others;
 }
 
 static void lock_files(const struct offline_policy *policy)

@@ -18,6 +18,8 @@ PHANTOM = os.path.join(ROOT, "models", "phantom")
 
 scratch = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+for folder in ("cache", "state"): # what ward remembers of a test goes with it
+    os.environ[f"XDG_{folder.upper()}_HOME"] = os.path.join(scratch, folder)
 tests = []
 
 

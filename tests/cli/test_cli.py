@@ -222,7 +222,7 @@ def run_json_is_the_documented_object():
     equal(list(a["timings"]), ["load_ms", "image_ms", "vision_ms", "cached_images", "prefill_tokens", "prefill_ms",
                                "decode_tokens", "decode_ms", "drafted_tokens", "accepted_tokens", "first_token_ms", "total_ms"], "keys of timings")
     equal(list(a["memory"]), ["peak_rss_bytes", "anonymous_bytes", "mapped_bytes", "device_bytes"], "keys of memory")
-    equal(a["model"], {"path": SEES, "type": "bf16"}, "model")
+    equal(a["model"], {"path": SEES, "type": "bf16", "sha256": None}, "model")
     equal((a["finish_reason"], a["device"], len(a["ids"])), ("length", "cpu", 8), "facts")
     equal([step["id"] for step in a["logprobs"]], a["ids"], "ids of the log-probabilities")
     for step in a["logprobs"]:
