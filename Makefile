@@ -66,7 +66,7 @@ ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
 # What the program has beyond the library.
-APP_SRC := $(wildcard src/bench/*.c src/offline/*.c)
+APP_SRC := $(wildcard src/synth/*.c src/bench/*.c src/offline/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)

@@ -176,22 +176,15 @@ static int on_progress(void *user, uint64_t done, uint64_t total)
 
 /* ---- the outcome ------------------------------------------------------------------------------------------------- */
 
-/* "2.386 GB", "0.98 MB" */
-static const char *size_text(char out[24], uint64_t bytes)
-{
-    snprintf(out, 24, bytes < 100000000 ? "%.2f MB" : "%.3f GB", (double)bytes / (bytes < 100000000 ? 1e6 : 1e9));
-    return out;
-}
-
 static void print_text(const struct quantize_command *q, const struct quantize_result *r)
 {
     char line[512], size[24];
     uint64_t weights = 0, bytes = 0;
-    snprintf(line, sizeof line, "%s: %s\n", q->options.text_path, size_text(size, r->text_bytes));
+    snprintf(line, sizeof line, "%s: %s\n", q->options.text_path, output_size(size, r->text_bytes));
     output_text(line);
     if (r->vision_bytes) {
         snprintf(line, sizeof line, "%s: %s, the image encoder\n", q->options.vision_path,
-                 size_text(size, r->vision_bytes));
+                 output_size(size, r->vision_bytes));
         output_text(line);
     }
     for (int type = 0; type < TENSOR_TYPES; type++) {
@@ -200,11 +193,11 @@ static void print_text(const struct quantize_command *q, const struct quantize_r
         if (!r->by_type[type].weights)
             continue;
         snprintf(line, sizeof line, "  %-5s %8.1f M weights, %s\n", tensor_type_name((enum tensor_type)type),
-                 (double)r->by_type[type].weights / 1e6, size_text(size, r->by_type[type].bytes));
+                 (double)r->by_type[type].weights / 1e6, output_size(size, r->by_type[type].bytes));
         output_text(line);
     }
     snprintf(line, sizeof line, "%s: %.2f bits a weight; %s before\n", quant_type_names[q->options.type],
-             weights ? 8.0 * (double)bytes / (double)weights : 0, size_text(size, r->source_bytes));
+             weights ? 8.0 * (double)bytes / (double)weights : 0, output_size(size, r->source_bytes));
     output_text(line);
     if (r->notice) {
         output_text("Terms: Health AI Developer Foundations. Not for clinical use. The notice that goes with them: ");

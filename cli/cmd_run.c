@@ -326,6 +326,8 @@ static int run(int argc, char **argv)
         print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
     if (info.not_for_clinical_use)
         print_warning("not for clinical use: the terms of the weights (Health AI Developer Foundations) ask to say so");
+    if (info.random_weights)
+        print_warning("random weights, made by ward synth for measuring: what they answer means nothing");
 
     int status;
     if (interactive) {

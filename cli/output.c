@@ -4,6 +4,7 @@
 #include "base/json.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -43,6 +44,12 @@ void output_bytes(const void *bytes, size_t length)
 void output_text(const char *text)
 {
     output_bytes(text, strlen(text));
+}
+
+const char *output_size(char out[24], uint64_t bytes)
+{
+    snprintf(out, 24, bytes < 100000000 ? "%.2f MB" : "%.3f GB", (double)bytes / (bytes < 100000000 ? 1e6 : 1e9));
+    return out;
 }
 
 void output_untrusted(const char *text, size_t length)

@@ -4,9 +4,12 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 void output_bytes(const void *bytes, size_t length);
 void output_text(const char *text);
+/* "2.386 GB", "0.98 MB" */
+const char *output_size(char out[24], uint64_t bytes);
 /* As output_text, but on a terminal control characters other than newline and tab are shown as '?': neither a model
  * nor what it was asked about may send commands to the terminal. */
 void output_untrusted(const char *text, size_t length);

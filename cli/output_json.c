@@ -119,6 +119,8 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     json_write_text(w, "sha256", facts->model_sha256);
     if (info.not_for_clinical_use)
         json_write_boolean(w, "not_for_clinical_use", true);
+    if (info.random_weights)
+        json_write_boolean(w, "random_weights", true);
     json_write_close(w, '}');
     json_write_text(w, "device", info.device);
     json_write_text(w, "kernels", info.kernels);

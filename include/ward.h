@@ -81,6 +81,7 @@ struct ward_model_info {
     int image_size;      /* side in pixels of the encoder's input */
     bool has_chat_template; /* false for a pretrained (-pt) checkpoint: the prompt is continued as it stands */
     bool not_for_clinical_use; /* the weights' terms ask to say so: Google's Health AI Developer Foundations */
+    bool random_weights; /* of `ward synth`, for measuring: what the model says means nothing */
 };
 WARD_API void ward_model_get_info(const ward_model *model, struct ward_model_info *info);
 
@@ -164,8 +165,9 @@ struct ward_generate_options {
     bool ignore_eos;   /* go on after a stop token, to max_tokens */
     int logprobs;      /* how many of the likeliest tokens to report at each step */
     int draft_max;     /* tokens guessed ahead from what was said before and checked in one step: up to so many (7 at
-                          most) wherever a guess is found; 0: where it is expected to pay; -1: none. The answer is the
-                          same, to the last bit */
+                          most) wherever a guess is found; 0: where it is expected to pay, and never with random
+                          weights, whose answers go round in circles; -1: none. The answer is the same, to the last
+                          bit */
     ward_token_fn *on_token;
     ward_progress_fn *on_progress;
     void *user;        /* handed to both */

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The layers, by their #include lines: base <- {model, image, kernels, quant} <- engine <- bench <- cli; offline needs
+"""The layers, by their #include lines: base <- {model, image, kernels, quant, synth} <- engine <- bench <- cli; offline needs
 base only. Prints TAP.
 
 A file includes only what lies below it, in quotes, by its path from src/ (cli/: its own folder too).
@@ -20,9 +20,10 @@ ALLOWED = {
     "kernels": {"base", "kernels", "model/tensor.h", "model/blocks.h", "model/to_float.h"},
     "engine": {"base", "model", "image", "kernels", "engine"},
     "quant": {"base", "model", "quant"},
+    "synth": {"base", "model", "synth"},
     "offline": {"base", "offline"},
     "bench": {"base", "model", "image", "kernels", "engine", "bench"},
-    "cli": {"base", "model", "image", "kernels", "engine", "quant", "bench", "offline", "cli"},
+    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "cli"},
     "examples": set(),
 }
 

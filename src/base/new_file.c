@@ -100,8 +100,7 @@ int new_file_sync(struct new_file *file, struct ward_error *err)
     return file->temporary && fsync(file->fd) ? fail_write(file, errno, err) : 0;
 }
 
-/* A name is safe once its folder is. */
-static void sync_folder(const char *path)
+void new_file_sync_folder(const char *path)
 {
     char *copy = strdup(path);
     const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
@@ -135,7 +134,7 @@ int new_file_commit(struct new_file *file, struct ward_error *err)
         if (file->secret ? rename_to_nothing(from, to) : rename(from, to)) {
             rc = fail_write(file, errno, err);
         } else {
-            sync_folder(file->path);
+            new_file_sync_folder(file->path);
             free(file->temporary);
             file->temporary = NULL;
         }

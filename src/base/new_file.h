@@ -27,6 +27,9 @@ WARD_CHECKED int new_file_commit(struct new_file *file, struct ward_error *err);
 /* Removes what was not committed. Does nothing to a file that was, or that is all zeros. */
 void new_file_discard(struct new_file *file);
 
+/* Hands the folder in which `path` lies to the disk: only then is a new name in it safe. */
+void new_file_sync_folder(const char *path);
+
 /* All of a small file: open, write, sync, commit. */
 WARD_CHECKED int new_file_put(const char *path, const void *data, size_t size, struct ward_error *err);
 WARD_CHECKED int new_file_put_secret(const char *path, const void *data, size_t size, struct ward_error *err);

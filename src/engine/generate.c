@@ -97,8 +97,10 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
                    struct ward_result *result, int max_tokens, double start)
 {
     const struct sampler_options sampling = {o->temperature, o->top_k, o->top_p, o->min_p};
-    /* An observer sees each position once. */
-    const int draft_most = o->draft_max < 0 || s->observer.fn ? 0 : o->draft_max ? o->draft_max : DRAFT_MOST;
+    /* An observer sees each position once. Random weights go round in circles, where every guess is right: they would
+     * be measured faster than the weights that they stand for. */
+    const bool wanted = o->draft_max > 0 || (o->draft_max == 0 && !s->model->checkpoint.config.random_weights);
+    const int draft_most = !wanted || s->observer.fn ? 0 : o->draft_max ? o->draft_max : DRAFT_MOST;
     double first = 0;
     for (;;) {
         const int32_t id = sample_token(&s->sampler, s->logits, &sampling);

@@ -78,6 +78,7 @@ void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
         .image_size = m->checkpoint.config.vision.image_size,
         .has_chat_template = m->checkpoint.chat.present,
         .not_for_clinical_use = m->checkpoint.terms.hai_def,
+        .random_weights = m->checkpoint.config.random_weights,
     };
 }
 

@@ -1,5 +1,7 @@
 #include "engine/sample.h"
 
+#include "base/random.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -20,13 +22,11 @@ void sampler_seed(struct sampler *s, uint64_t seed)
     s->random = seed;
 }
 
-/* SplitMix64 (Steele, Lea and Flood 2014): a number in [0, 1) with 53 random bits. */
+/* A number in [0, 1) with 53 random bits. */
 static double random_unit(struct sampler *s)
 {
-    uint64_t z = s->random += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    s->random += RANDOM_STEP;
+    return (double)(random_mix(s->random) >> 11) * 0x1p-53;
 }
 
 static int argmax(const float *logits, int vocab)

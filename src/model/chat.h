@@ -14,6 +14,9 @@ struct chat_template {
     int32_t thinking_start, thinking_end;
 };
 
+/* The text of the one template that there is, in Jinja. */
+extern const char chat_gemma_template[];
+
 /* Finds the template of a checkpoint: chat_template.jinja, chat_template.json or tokenizer_config.json's. One that is
  * not Gemma 3's is refused. */
 WARD_CHECKED int chat_template_open(struct chat_template *out, const char *folder, const struct model_config *config,

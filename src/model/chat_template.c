@@ -11,37 +11,55 @@
 
 enum { TEMPLATE_LIMIT = 1 << 20, CONFIG_LIMIT = 64 << 20 };
 
-/* Gemma 3's template as canonical() writes it. chat_encode does what it says. */
-static const char gemma_template[] =
-    "{{bos_token}}"
-    "{%ifmessages[0]['role']=='system'%}"
-    "{%ifmessages[0]['content']isstring%}"
-    "{%setfirst_user_prefix=messages[0]['content']+'\n\n'%}"
-    "{%else%}"
-    "{%setfirst_user_prefix=messages[0]['content'][0]['text']+'\n\n'%}"
-    "{%endif%}"
-    "{%setloop_messages=messages[1:]%}"
-    "{%else%}"
-    "{%setfirst_user_prefix=''%}"
-    "{%setloop_messages=messages%}"
-    "{%endif%}"
-    "{%formessageinloop_messages%}"
-    "{%if(message['role']=='user')!=(loop.index0%2==0)%}"
-    "{{raise_exception('Conversation roles must alternate user/assistant/user/assistant/...')}}"
-    "{%endif%}"
-    "{%if(message['role']=='assistant')%}{%setrole='model'%}{%else%}{%setrole=message['role']%}{%endif%}"
-    "{{'<start_of_turn>'+role+'\n'+(first_user_prefixifloop.firstelse'')}}"
-    "{%ifmessage['content']isstring%}"
-    "{{message['content']|trim}}"
-    "{%elifmessage['content']isiterable%}"
-    "{%foriteminmessage['content']%}"
-    "{%ifitem['type']=='image'%}{{'<start_of_image>'}}"
-    "{%elifitem['type']=='text'%}{{item['text']|trim}}{%endif%}"
-    "{%endfor%}"
-    "{%else%}{{raise_exception('Invalid content type')}}{%endif%}"
-    "{{'<end_of_turn>\n'}}"
-    "{%endfor%}"
-    "{%ifadd_generation_prompt%}{{'<start_of_turn>model\n'}}{%endif%}";
+/* Gemma 3's template, as published. chat_encode does what it says. */
+const char chat_gemma_template[] =
+    "{{ bos_token }}\n"
+    "{%- if messages[0]['role'] == 'system' -%}\n"
+    "    {%- if messages[0]['content'] is string -%}\n"
+    "        {%- set first_user_prefix = messages[0]['content'] + '\n"
+    "\n"
+    "' -%}\n"
+    "    {%- else -%}\n"
+    "        {%- set first_user_prefix = messages[0]['content'][0]['text'] + '\n"
+    "\n"
+    "' -%}\n"
+    "    {%- endif -%}\n"
+    "    {%- set loop_messages = messages[1:] -%}\n"
+    "{%- else -%}\n"
+    "    {%- set first_user_prefix = \"\" -%}\n"
+    "    {%- set loop_messages = messages -%}\n"
+    "{%- endif -%}\n"
+    "{%- for message in loop_messages -%}\n"
+    "    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}\n"
+    "        {{ raise_exception(\"Conversation roles must alternate user/assistant/user/assistant/...\") }}\n"
+    "    {%- endif -%}\n"
+    "    {%- if (message['role'] == 'assistant') -%}\n"
+    "        {%- set role = \"model\" -%}\n"
+    "    {%- else -%}\n"
+    "        {%- set role = message['role'] -%}\n"
+    "    {%- endif -%}\n"
+    "    {{ '<start_of_turn>' + role + '\n"
+    "' + (first_user_prefix if loop.first else \"\") }}\n"
+    "    {%- if message['content'] is string -%}\n"
+    "        {{ message['content'] | trim }}\n"
+    "    {%- elif message['content'] is iterable -%}\n"
+    "        {%- for item in message['content'] -%}\n"
+    "            {%- if item['type'] == 'image' -%}\n"
+    "                {{ '<start_of_image>' }}\n"
+    "            {%- elif item['type'] == 'text' -%}\n"
+    "                {{ item['text'] | trim }}\n"
+    "            {%- endif -%}\n"
+    "        {%- endfor -%}\n"
+    "    {%- else -%}\n"
+    "        {{ raise_exception(\"Invalid content type\") }}\n"
+    "    {%- endif -%}\n"
+    "    {{ '<end_of_turn>\n"
+    "' }}\n"
+    "{%- endfor -%}\n"
+    "{%- if add_generation_prompt -%}\n"
+    "    {{'<start_of_turn>model\n"
+    "'}}\n"
+    "{%- endif -%}\n";
 
 /* ---- comparing -------------------------------------------------------------------------------------------------- */
 
@@ -115,11 +133,13 @@ static void canonical(const char *text, char *out)
 
 static int check_template(const char *text, const char *name, struct ward_error *err)
 {
+    char known_form[sizeof chat_gemma_template];
     char *form = malloc(strlen(text) + 8); /* a quote left open gains one character */
     if (!form)
         return error_no_memory(err, name, strlen(text) + 8);
     canonical(text, form);
-    const bool known = !strcmp(form, gemma_template);
+    canonical(chat_gemma_template, known_form);
+    const bool known = !strcmp(form, known_form);
     free(form);
     if (known)
         return 0;

@@ -55,6 +55,8 @@ int checkpoint_open(struct checkpoint *out, const char *name, const char *mmproj
         terms_of_gguf(&out->terms, out->text);
     else if (!rc)
         terms_of_folder(&out->terms, out->place.path);
+    if (out->config.random_weights)
+        out->terms = (struct terms){0}; /* whatever they are called, nobody's weights are among them */
     return rc;
 }
 

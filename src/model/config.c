@@ -320,6 +320,7 @@ static void read_model(const struct reader *r, struct model_config *out)
                       r->file, show(type, found));
     check_architecture(r);
     expect_absent(r, "quantization_config");
+    read_bool(r, &out->random_weights, CONFIG_RANDOM_KEY, false);
 
     const struct reader text = multimodal ? reader_section(r, "text_config") : *r;
     if (!*r->rc)

@@ -44,6 +44,7 @@ struct model_config {
     int image_token;   /* stands for each of them; may lie outside the vocabulary; -1 for text only */
     int eos[CONFIG_MAX_EOS]; /* tokens that end an answer */
     int n_eos;
+    bool random_weights; /* made by `ward synth`: what the model says means nothing */
 };
 
 /* A file already in memory. */
@@ -63,6 +64,11 @@ struct config_files {
 WARD_CHECKED int config_parse(struct model_config *out, const struct config_files *files, struct ward_error *err);
 /* Reads the files in `folder`. */
 WARD_CHECKED int config_read(struct model_config *out, const char *folder, struct ward_error *err);
+
+/* What marks random weights: a key of config.json, a tag of a model card and so of general.tags in a GGUF file. Both
+ * outlive a conversion by the tools of others. */
+#define CONFIG_RANDOM_KEY "random_weights"
+#define CONFIG_RANDOM_TAG "random-weights"
 
 struct gguf;
 struct tokenizer;

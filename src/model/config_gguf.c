@@ -275,6 +275,18 @@ bool gguf_has_vision(const struct gguf *text)
     return gguf_value(text, "gemma3.vision.block_count") != NULL;
 }
 
+/* Whether general.tags holds one. */
+static bool has_tag(const struct gguf *file, const char *tag)
+{
+    const struct gguf_value *tags = gguf_value(file, "general.tags");
+    const char *text;
+    size_t at = 0, length;
+    while (tags && gguf_next_string(tags, &at, &text, &length))
+        if (length == strlen(tag) && !memcmp(text, tag, length))
+            return true;
+    return false;
+}
+
 int config_from_gguf(struct model_config *out, const struct gguf *text, const struct gguf *vision,
                      struct ward_error *err)
 {
@@ -284,7 +296,8 @@ int config_from_gguf(struct model_config *out, const struct gguf *text, const st
                                            .resize = true,
                                            .rescale = true,
                                            .normalize = true},
-                                 .image_token = -1};
+                                 .image_token = -1,
+                                 .random_weights = has_tag(text, CONFIG_RANDOM_TAG)};
     int rc = check_text_file(text, err);
     const struct reader r = {text, "gemma3.", err, &rc};
     if (!rc)

@@ -35,6 +35,10 @@ static void put_general(struct gguf_head *head, const struct metadata *m)
     gguf_put_u32(head, "general.quantization_version", 2);
     gguf_put_u32(head, "general.file_type", (uint32_t)m->file_type);
     put_text(head, "general.quantized_by", "ward " WARD_VERSION);
+    if (m->source->config.random_weights && !m->source->text) { /* a GGUF file's own tags are copied */
+        gguf_put_list(head, "general.tags", GGUF_STRING, NULL, 1);
+        gguf_put_entry(head, CONFIG_RANDOM_TAG, strlen(CONFIG_RANDOM_TAG));
+    }
     if (*terms->license)
         put_text(head, "general.license", terms->license);
     if (*terms->name)
