@@ -53,7 +53,7 @@ static double multiply_rate(struct pool *pool, struct peak_loop loop)
     return best;
 }
 
-static const enum rounding rounding_of[LIMITS_MULTIPLIES] = {ROUND_NOTHING, ROUND_BF16, ROUND_X8};
+static const enum rounding rounding_of[LIMITS_MULTIPLIES] = {ROUND_NOTHING, ROUND_BF16, ROUND_FIXED, ROUND_X8};
 
 /* Whether a set's matrix products are made of it. */
 static bool has_rounding(const struct kernels *k, enum rounding rounding)
@@ -66,7 +66,7 @@ static bool has_rounding(const struct kernels *k, enum rounding rounding)
 
 const char *limits_multiply_name(enum limits_multiply kind)
 {
-    static const char *const names[LIMITS_MULTIPLIES] = {"f32", "bf16", "int8"};
+    static const char *const names[LIMITS_MULTIPLIES] = {"f32", "bf16", "int16", "int8"};
     return names[kind];
 }
 

@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 
-enum limits_multiply { LIMITS_F32, LIMITS_BF16, LIMITS_INT8, LIMITS_MULTIPLIES };
+enum limits_multiply { LIMITS_F32, LIMITS_BF16, LIMITS_INT16, LIMITS_INT8, LIMITS_MULTIPLIES };
 
 struct limits {
     enum isa isa;
@@ -22,12 +22,12 @@ struct limits {
 
 /* threads, highest: as for compute_open. */
 WARD_CHECKED int limits_measure(struct limits *out, int threads, enum isa highest, struct ward_error *err);
-const char *limits_multiply_name(enum limits_multiply kind); /* "f32", "bf16", "int8" */
+const char *limits_multiply_name(enum limits_multiply kind); /* "f32", "bf16", "int16", "int8" */
 /* The kind that a matrix product with weights of a type is made of: rows by rows (a prompt, an image). */
 enum limits_multiply limits_multiply_of(enum isa isa, enum tensor_type type);
 
 struct json_writer;
-/* {"kernels", "threads", "read_gbs", "read_one_gbs", "multiply_gops": {"f32", "bf16", "int8"}, "buffer_bytes", "ms"};
+/* {"kernels", "threads", "read_gbs", "read_one_gbs", "multiply_gops": {"f32", "bf16", "int16", "int8"}, "buffer_bytes", "ms"};
  * null for what is not there. */
 void limits_write_json(struct json_writer *w, const char *key, const struct limits *limits);
 

@@ -29,6 +29,7 @@
 #define FLOAT_512(i) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" i "\n\t"
 #define BF16_512(i) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" i "\n\t"
 #define BYTES_AVX2(i) "vpmaddubsw %%ymm14, %%ymm15, %%ymm13\n\tvpaddw %%ymm13, %%ymm" i ", %%ymm" i "\n\t"
+#define WORDS_AVX2(i) "vpmaddwd %%ymm14, %%ymm15, %%ymm13\n\tvpaddd %%ymm13, %%ymm" i ", %%ymm" i "\n\t"
 #define BYTES_256(i) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" i "\n\t"
 #define BYTES_512(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" i "\n\t"
 
@@ -37,6 +38,7 @@ LOOP_AVX(float_256, FLOAT_256)
 LOOP_AVX(float_512, FLOAT_512)
 LOOP_AVX(bf16_512, BF16_512)
 LOOP_AVX(bytes_avx2, BYTES_AVX2)
+LOOP_AVX(words_avx2, WORDS_AVX2)
 LOOP_AVX(bytes_256, BYTES_256)
 LOOP_AVX(bytes_512, BYTES_512)
 
@@ -64,6 +66,7 @@ struct peak_loop peak_multiply(enum isa isa, enum rounding rounding)
         if (isa == ISA_AMX)
             return (struct peak_loop){bf16_tiles, 12 * 2 * 16 * 16 * 32};
         return (struct peak_loop){bf16_512, 12 * 2 * 2 * sums_512};
+    case ROUND_FIXED: return (struct peak_loop){words_avx2, 12 * 2 * 2 * sums_256};
     case ROUND_X8:
         if (isa >= ISA_AVX512_VNNI && isa_present(ISA_AVX512_VNNI))
             return (struct peak_loop){bytes_512, 12 * 2 * 4 * sums_512};

@@ -26,9 +26,14 @@ enum {
     GEMM_K_PARTS = 256, /* a product is cut along k at multiples of this: of every k_step and of every block of a type */
 };
 
-/* What x loses in its panel. In panels of bf16 w is rounded likewise, quantized w as to_float widens it; with x as in
- * struct x8, w is exact. */
-enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_X8 };
+/* What x loses in its panel. In panels of bf16 and of fixed point w is rounded likewise, quantized w as to_float widens
+ * it; with x as in struct x8, w is exact. */
+enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_FIXED, ROUND_X8 };
+
+/* Fixed point: FIXED_BLOCK columns of a row become scale * q, scale = the largest of their magnitudes / FIXED_MOST, q
+ * rounded to nearest, ties to even; all 0 where none reaches FIXED_LEAST. */
+enum { FIXED_BLOCK = 128, FIXED_MOST = 4095 };
+#define FIXED_LEAST 0x1p-100f
 
 struct gemm {
     int mr, nr, k_step;
@@ -89,8 +94,9 @@ static inline struct x8 x8_at(const void *row, int cols)
 
 struct kernels {
     enum isa isa;
-    /* the product used for weights of each type: float32 panels, bf16 panels where the multiply takes bf16, 8-bit
-     * panels for quantized weights where that is faster. That of TENSOR_F32 takes every type, and rounds nothing. */
+    /* the product used for weights of each type: float32 panels; for f16 and bf16 bf16 panels where the multiply takes
+     * bf16, panels of fixed point where that is faster; 8-bit panels for quantized weights where that is faster. That of
+     * TENSOR_F32 takes every type, and rounds nothing. */
     const struct gemm *gemm[TENSOR_TYPES];
     /* The bf16 product where there is one, for attention; else that of TENSOR_F32. */
     const struct gemm *gemm_attention;

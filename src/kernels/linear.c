@@ -34,8 +34,7 @@ static uint8_t *align(void *p)
 /* The product that a map asks for. That of float32 rounds nothing. */
 static const struct gemm *product_of(const struct compute *c, const struct linear *map)
 {
-    const struct gemm *own = c->k.gemm[map->w->type];
-    return map->exact && own->rounding == ROUND_BF16 && tensor_is_float(map->w->type) ? c->k.gemm[TENSOR_F32] : own;
+    return c->k.gemm[map->exact && tensor_is_float(map->w->type) ? TENSOR_F32 : map->w->type];
 }
 
 /* What a row of x takes that is rounded for gemv, aligned for the next one. */

@@ -60,8 +60,7 @@ static enum rounding rounding_of(const struct kernels *k, const struct linear_ca
 {
     if (l->rows <= GEMV_MAX_N)
         return k->quantize_x[m->w->type] ? ROUND_X8 : ROUND_NOTHING;
-    const enum rounding rounding = k->gemm[m->w->type]->rounding;
-    return m->exact && rounding == ROUND_BF16 && tensor_is_float(m->w->type) ? ROUND_NOTHING : rounding;
+    return m->exact && tensor_is_float(m->w->type) ? ROUND_NOTHING : k->gemm[m->w->type]->rounding;
 }
 
 static bool check_map(const struct kernels *k, const struct linear_case *l, int map)
@@ -71,7 +70,7 @@ static bool check_map(const struct kernels *k, const struct linear_case *l, int 
     float of_row[MOST_INPUTS], *w = l->values[map], *rounded = float_buffer((size_t)(l->rows * l->cols));
     for (int r = 0; r < l->rows; r++)
         as_rounded(rounding, rounded + r * l->cols, l->x + r * l->cols, l->cols);
-    for (int j = 0; rounding == ROUND_BF16 && j < m->w->rows; j++)
+    for (int j = 0; rounds_weights(rounding) && j < m->w->rows; j++)
         as_rounded(rounding, w + j * l->cols, w + j * l->cols, l->cols);
     for (int j = 0; j < m->w->rows; j++) {
         magnitudes(m->w->type, of_row, w + j * l->cols, l->cols);

@@ -81,8 +81,8 @@ static void round_rows(const struct gemm *g, float *x, int rows, float *w, int c
 {
     for (int r = 0; r < rows; r++)
         as_rounded(g->rounding, x + (size_t)(r * k), x + (size_t)(r * k), k);
-    for (int r = 0; r < cols && g->rounding == ROUND_BF16; r++)
-        as_rounded(ROUND_BF16, w + (size_t)(r * k), w + (size_t)(r * k), k);
+    for (int r = 0; r < cols && rounds_weights(g->rounding); r++)
+        as_rounded(g->rounding, w + (size_t)(r * k), w + (size_t)(r * k), k);
 }
 
 static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int rows, int cols, int k_least)
@@ -130,7 +130,7 @@ static bool check_gemm(const struct kernels *k, int type)
     const struct gemm *g = k->gemm[type];
     if (g->mr > GEMM_MAX_MR || g->nr > GEMM_MAX_NR || g->nr % 2)
         return fail("tiles of %d x %d are larger than GEMM_MAX allows", g->mr, g->nr);
-    if (!g->pack_w[type] || (g->rounding == ROUND_BF16 && !k->gemm[TENSOR_F32]->pack_w[type]))
+    if (!g->pack_w[type] || (rounds_weights(g->rounding) && !k->gemm[TENSOR_F32]->pack_w[type]))
         return fail("a product does not take its own type");
     for (int packed = 0; packed < TENSOR_TYPES; packed++) {
         if (!g->pack_w[packed])

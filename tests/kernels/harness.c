@@ -163,17 +163,33 @@ void magnitudes(enum tensor_type type, float *out, const float *values, int n)
     }
 }
 
+bool rounds_weights(enum rounding rounding)
+{
+    return rounding == ROUND_BF16 || rounding == ROUND_FIXED;
+}
+
+/* In blocks of n with a scale each, up to whole numbers of `high`. */
+static void as_whole(float *out, const float *x, int n, float high, float least)
+{
+    float most = 0;
+    for (int i = 0; i < n; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    const float scale = most / high, inverse = most > least ? high / most : 0.0f;
+    for (int i = 0; i < n; i++)
+        out[i] = scale * nearbyintf(x[i] * inverse);
+}
+
 void as_rounded(enum rounding rounding, float *out, const float *x, int n)
 {
-    for (int start = 0; start < n; start += X8_BLOCK) {
-        const int part = n - start < X8_BLOCK ? n - start : X8_BLOCK;
-        float most = 0;
-        for (int i = start; i < start + part; i++)
-            most = fmaxf(most, fabsf(x[i]));
-        const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
-        for (int i = start; i < start + part; i++)
-            out[i] = rounding == ROUND_BF16 ? bf16_to_float(bf16_from_float(x[i]))
-                     : rounding == ROUND_X8 ? scale * nearbyintf(x[i] * inverse)
-                                            : x[i];
+    const int block = rounding == ROUND_FIXED ? FIXED_BLOCK : X8_BLOCK;
+    for (int start = 0; start < n; start += block) {
+        const int part = n - start < block ? n - start : block;
+        if (rounding == ROUND_X8)
+            as_whole(out + start, x + start, part, 127.0f, 0);
+        else if (rounding == ROUND_FIXED)
+            as_whole(out + start, x + start, part, FIXED_MOST, FIXED_LEAST);
+        else
+            for (int i = start; i < start + part; i++)
+                out[i] = rounding == ROUND_BF16 ? bf16_to_float(bf16_from_float(x[i])) : x[i];
     }
 }

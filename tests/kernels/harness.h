@@ -48,7 +48,9 @@ int whole_blocks(enum tensor_type type, int n); /* n rounded up to whole blocks 
 /* What the rounding of a product with each value is measured by: its size, and for quantized values the largest of 32
  * that are stored together, since a scale's and a minimum's part of them are summed apart. */
 void magnitudes(enum tensor_type type, float *out, const float *values, int n);
-/* x as a product that rounds it sees it. */
+/* Whether a product rounds w as it does x. */
+bool rounds_weights(enum rounding rounding);
+/* x as a product that rounds it sees it, or w where that is rounded likewise: a row. */
 void as_rounded(enum rounding rounding, float *out, const float *x, int n);
 
 /* Within bound of expected, or both NaN; says what and where otherwise. */

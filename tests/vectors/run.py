@@ -7,7 +7,7 @@ Every case is asked several times. The prompt ids must be equal each time, the g
 of float32's likeliest tokens at every step must be within a limit. For the checkpoints of models/*/golden.json:
 
     none   plain C, float32 throughout: within 0.005
-    avx2   float32 inputs, float16 KV cache: within 0.05
+    avx2   float32 and 13-bit fixed point inputs, float16 KV cache: within 0.05
     best   what this machine has: within the error of transformers' own bfloat16 run on the same case
 
 For the files of gguf/*.json, which gguf_file.py writes, plain C must again be within 0.005 of float32 with the weights

@@ -206,9 +206,17 @@ static void quantize_x(void *out, const float *x, int cols)
     }
 }
 
+#include "kernels/x86/gemm16.h"
+
+static inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b)
+{
+    return add_words(sum, a, b, false);
+}
+
 void kernels_init_avx2(struct kernels *k)
 {
     kernels_override(k);
+    k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = &gemm_fixed;
     gemm8_override(k, &gemm_4_bits);
     gemm8_override(k, &gemm_5_bits);
     gemm8_override(k, &gemm_6_bits);
