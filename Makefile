@@ -163,7 +163,7 @@ test:
 # ---- tests: every tests/unit/test_*.c is a program that prints TAP -------------------------------------------------
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
-test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels
+test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels $(BUILD)/tests/ward-slow-encoder
 # The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
 asan-programs:
 ifeq ($(VARIANT),release)
@@ -198,6 +198,10 @@ BENCH_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/bench/*.c))
 $(BENCH_OBJ): ISA_CFLAGS = -Itests/kernels $(if $(ONEDNN_2),-DHAVE_ONEDNN)
 $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(ONEDNN_2),-ldnnl)
+
+# ward with an image encoder that is slower on purpose: `ward bench --compare` has to see it.
+$(BUILD)/tests/ward-slow-encoder: $(BUILD)/tests/slow_encoder.o $(CLI_OBJ) $(BUILD)/objects.a
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,--wrap=vision_encode -o $@ $^ $(LIBS) $(CLI_LIBS)
 
 $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)

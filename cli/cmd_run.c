@@ -114,15 +114,6 @@ static float fraction(const char *name, double high)
     return (float)option_number(&command_run, name, optarg, 0, high);
 }
 
-static void set_device(struct run_options *o)
-{
-    static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
-    int device = option_choice(&command_run, "--device", optarg, devices);
-    if (device == 2)
-        die("this build computes on the CPU only: leave --device cuda out");
-    o->model.device = devices[device];
-}
-
 static void set_option(struct run_options *o, int c)
 {
     static const char *const thinking[] = {"hide", "show", NULL};
@@ -152,7 +143,7 @@ static void set_option(struct run_options *o, int c)
         generate->draft_max = whole("--draft-max", 0, 7);
         generate->draft_max = generate->draft_max ? generate->draft_max : -1;
         break;
-    case OPT_DEVICE: set_device(o); break;
+    case OPT_DEVICE: o->model.device = option_device(&command_run, optarg); break;
     case OPT_MMPROJ: o->model.mmproj = optarg; break;
     case OPT_MODEL_HASH: model_pin_option(&o->pin, &command_run, optarg); break;
     case OPT_CPU_MASK: o->model.cpu_mask = optarg; break;

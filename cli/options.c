@@ -159,3 +159,12 @@ int option_choice(const struct command *command, const char *name, const char *t
     }
     die_usage(command, "%s: option %s takes one of %s, not '%s'", command->name, name, list, text);
 }
+
+const char *option_device(const struct command *command, const char *text)
+{
+    static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
+    const int device = option_choice(command, "--device", text, devices);
+    if (device == 2)
+        die("this build computes on the CPU only: leave --device cuda out");
+    return devices[device];
+}

@@ -667,6 +667,28 @@ void json_write_null(struct json_writer *w, const char *key)
     put_text(w, "null");
 }
 
+void json_write_value(struct json_writer *w, const char *key, const struct json *value)
+{
+    const bool array = value->type == JSON_ARRAY;
+    switch (value->type) {
+    case JSON_NULL: json_write_null(w, key); break;
+    case JSON_FALSE: json_write_boolean(w, key, false); break;
+    case JSON_TRUE: json_write_boolean(w, key, true); break;
+    case JSON_STRING: json_write_string(w, key, value->text, value->length); break;
+    case JSON_NUMBER:
+        put_lead(w, key, false);
+        put_text(w, value->text);
+        break;
+    case JSON_ARRAY:
+    case JSON_OBJECT:
+        json_write_open(w, key, array ? '[' : '{');
+        for (const struct json *child = value->first; child; child = child->next)
+            json_write_value(w, array ? NULL : child->key, child);
+        json_write_close(w, array ? ']' : '}');
+        break;
+    }
+}
+
 const char *json_writer_text(struct json_writer *w, size_t *length)
 {
     if (!w || w->failed)

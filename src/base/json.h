@@ -67,6 +67,8 @@ void json_write_integer(struct json_writer *w, const char *key, int64_t value);
 void json_write_number(struct json_writer *w, const char *key, double value, int decimals);
 void json_write_boolean(struct json_writer *w, const char *key, bool value);
 void json_write_null(struct json_writer *w, const char *key);
+/* A value that was parsed, with all within it; numbers as they were written. */
+void json_write_value(struct json_writer *w, const char *key, const struct json *value);
 /* The text so far (NUL-terminated), or NULL when memory ran out. Valid until the writer is used or freed. */
 const char *json_writer_text(struct json_writer *w, size_t *length);
 

@@ -1,0 +1,198 @@
+#include "bench/footprint.h"
+
+#include "base/text.h"
+#include "engine/kv.h"
+#include "model/stored.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- the files of a checkpoint ----------------------------------------------------------------------------------- */
+
+static int add_file(struct footprint *f, const char *path, uint64_t *bytes, struct ward_error *err)
+{
+    struct stat st;
+    *bytes = 0;
+    if (stat(path, &st) || !S_ISREG(st.st_mode))
+        return 0;
+    struct footprint_file *files = reallocarray(f->files, f->n_files + 1, sizeof *files);
+    char *copy = files ? strdup(path) : NULL;
+    if (files)
+        f->files = files;
+    if (!copy)
+        return error_no_memory(err, "the list of files", (f->n_files + 1) * sizeof *files);
+    *bytes = (uint64_t)st.st_size;
+    f->files[f->n_files++] = (struct footprint_file){copy, *bytes};
+    return 0;
+}
+
+/* Weights, tokenizer and configuration in Hugging Face's layout; what else lies there is no part of the model. */
+static int add_folder(struct footprint *f, const char *folder, struct ward_error *err)
+{
+    uint64_t spm = 0, json = 0;
+    DIR *dir = opendir(folder);
+    int rc = dir ? 0 : error_set(err, WARD_EIO, "%s: cannot be opened: %s", folder, strerror(errno));
+    for (const struct dirent *entry; !rc && (entry = readdir(dir));) {
+        const char *name = entry->d_name;
+        char path[4096];
+        uint64_t bytes = 0;
+        const bool weights = ends_with(name, ".safetensors");
+        if (!weights && !ends_with(name, ".json") && !ends_with(name, ".jinja") && strcmp(name, "tokenizer.model") != 0)
+            continue;
+        if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+            continue;
+        rc = add_file(f, path, &bytes, err);
+        if (weights)
+            f->weights += bytes;
+        else if (strcmp(name, "tokenizer.model") == 0)
+            spm = bytes;
+        else if (strcmp(name, "tokenizer.json") == 0)
+            json = bytes;
+        else
+            f->tokenizer_config += bytes;
+    }
+    if (dir)
+        closedir(dir);
+    f->tokenizer_config += spm && (!json || spm < json) ? spm : json;
+    return rc;
+}
+
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+static int count_tensors(struct footprint *f, const struct checkpoint *c, struct ward_error *err)
+{
+    struct safetensors *files = NULL;
+    struct stored_list list = {0};
+    int rc;
+    if (c->text) {
+        rc = stored_from_gguf(&list, c->text, checkpoint_vision_file(c), err);
+    } else {
+        rc = safetensors_open(&files, c->place.path, err);
+        if (!rc)
+            rc = stored_from_safetensors(&list, files, err);
+    }
+    for (size_t i = 0; !rc && i < list.n; i++) {
+        const struct stored *s = &list.at[i];
+        f->by_type[s->type < 0 ? TENSOR_TYPES : s->type] += s->size;
+        if (s->part == PART_VISION || s->part == PART_PROJECTOR)
+            f->vision += s->size;
+    }
+    stored_free(&list);
+    safetensors_close(&files);
+    return rc;
+}
+
+/* ---- the program ------------------------------------------------------------------------------------------------- */
+
+/* Files mapped for execution: this program and its libraries, each once. */
+static void measure_program(struct footprint *f)
+{
+    char line[4096], own[4096], last[4096] = "";
+    const ssize_t n = readlink("/proc/self/exe", own, sizeof own - 1);
+    own[n > 0 ? n : 0] = '\0';
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && fgets(line, sizeof line, maps)) {
+        line[strcspn(line, "\n")] = '\0';
+        const char *path = strchr(line, '/');
+        struct stat st;
+        if (!path || strstr(line, " r-xp ") == NULL || strcmp(path, last) == 0 || stat(path, &st))
+            continue;
+        snprintf(last, sizeof last, "%s", path);
+        *(strcmp(path, own) == 0 ? &f->program : &f->libraries) += (uint64_t)st.st_size;
+    }
+    if (maps)
+        fclose(maps);
+}
+
+int footprint_read(struct footprint *out, const struct checkpoint *c, struct ward_error *err)
+{
+    *out = (struct footprint){0};
+    measure_program(out);
+    int rc = count_tensors(out, c, err);
+    if (rc || !c->place.is_gguf)
+        return rc ? rc : add_folder(out, c->place.path, err);
+    const char *const files[] = {c->place.path, c->place.mmproj};
+    for (int i = 0; !rc && i < 2 && files[i]; i++) {
+        uint64_t bytes;
+        rc = add_file(out, files[i], &bytes, err);
+        out->weights += bytes;
+    }
+    uint64_t tensors = 0;
+    for (int type = 0; type <= TENSOR_TYPES; type++)
+        tensors += out->by_type[type];
+    out->tokenizer_config = out->weights > tensors ? out->weights - tensors : 0;
+    return rc;
+}
+
+void footprint_clear(struct footprint *f)
+{
+    for (size_t i = 0; i < f->n_files; i++)
+        free(f->files[i].path);
+    free(f->files);
+    *f = (struct footprint){0};
+}
+
+/* ---- memory by arithmetic ---------------------------------------------------------------------------------------- */
+
+static uint64_t larger(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* As text_open and session_open allocate. */
+static uint64_t decoder_bytes(const struct ward_model *m, int rows)
+{
+    const struct text_config *t = &m->checkpoint.config.text;
+    struct backend *be = m->backend;
+    const uint64_t hidden = (uint64_t)t->hidden_size, q = (uint64_t)t->n_heads * (uint64_t)t->head_dim,
+                   kv = (uint64_t)t->n_kv_heads * (uint64_t)t->head_dim, wide = (uint64_t)t->intermediate_size;
+    const uint64_t row = 2 * hidden + 2 * q + 2 * kv + 2 * wide + 2 * (uint64_t)t->head_dim;
+    const int logits = rows < GEMV_MAX_N ? rows : GEMV_MAX_N;
+    uint64_t packed = be->ops->packed_size(be, rows, t->hidden_size);
+    packed = larger(packed, be->ops->packed_size(be, rows, t->n_heads * t->head_dim));
+    packed = larger(packed, be->ops->packed_size(be, rows, t->intermediate_size));
+    return 4 * ((uint64_t)rows * row + (uint64_t)(logits + 1) * (uint64_t)t->vocab_size) + packed;
+}
+
+/* As encoder_open and session_open allocate: hidden, norm, q, k, v, the keys and values by head; the widest rows for a
+ * block of 1,024 patches; pixels as bytes, as floats, and patch by patch. */
+static uint64_t encoder_bytes(const struct ward_model *m)
+{
+    const struct vision_config *v = &m->checkpoint.config.vision;
+    struct backend *be = m->backend;
+    if (!v->n_layers)
+        return 0;
+    const int side = v->image_size / v->patch_size, patches = side * side, block = patches < 1024 ? patches : 1024;
+    const int pixels = v->n_channels * v->patch_size * v->patch_size;
+    const uint64_t rows = 4 * (uint64_t)patches * (uint64_t)v->hidden_size;
+    const uint64_t input = 4 * (uint64_t)patches * (uint64_t)pixels;
+    const uint64_t packed = larger(be->ops->packed_size(be, patches, pixels > v->hidden_size ? pixels : v->hidden_size),
+                                   be->ops->packed_size(be, block, v->intermediate_size));
+    const uint64_t image = 3 * (uint64_t)v->image_size * (uint64_t)v->image_size;
+    return 6 * rows + larger(rows, input) + 4 * (uint64_t)block * (uint64_t)v->intermediate_size + packed + input +
+           5 * image;
+}
+
+struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, int positions)
+{
+    enum { CHUNK = 512 }; /* rows of a step of prefill: engine/session.c */
+    const struct model_config *c = &model->checkpoint.config;
+    const struct text_config *t = &c->text;
+    int chunk = CHUNK > c->image_tokens ? CHUNK : c->image_tokens;
+    chunk = chunk < context ? chunk : context;
+    const int ring = t->sliding_window - 1 + chunk;
+    const uint64_t head = tensor_bytes(model->backend->cache_type, (size_t)t->head_dim);
+    const uint64_t position = 2 * (uint64_t)t->n_kv_heads * head;
+    struct buffer_sizes sizes = {.decoder = decoder_bytes(model, chunk), .encoder = encoder_bytes(model)};
+    for (int l = 0; l < t->n_layers; l++) {
+        const int capacity = t->global[l] || ring > context ? context : ring;
+        sizes.kv += position * (uint64_t)capacity;
+        sizes.kv_touched += position * (uint64_t)(positions < capacity ? positions : capacity);
+    }
+    return sizes;
+}
