@@ -66,7 +66,7 @@ ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
 # What the program has beyond the library.
-APP_SRC := $(wildcard src/synth/*.c src/bench/*.c src/offline/*.c)
+APP_SRC := $(wildcard src/synth/*.c src/bench/*.c src/offline/*.c src/bundle/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -90,6 +90,9 @@ $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(BASE_CFLAGS) $(ISA_CFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
+# What it embeds is not seen by -MMD.
+$(BUILD)/src/bundle/embedded.o: src/bundle/install.sh LICENSE
+
 # What the program and the tests link: they reach below the public header.
 $(BUILD)/objects.a: $(OBJ) $(APP_OBJ)
 	rm -f $@ && $(AR) rcs $@ $^
@@ -107,8 +110,10 @@ $(BUILD)/libward.so: $(BUILD)/libward.so.$(VERSION)
 	ln -sf $(<F) $(BUILD)/libward.so.$(ABI)
 	ln -sf libward.so.$(ABI) $@
 
+# A bundle has its libraries in lib/ward beside bin; what is installed otherwise finds nothing there. The old kind of
+# path (RPATH) holds for what libraries need, too.
 $(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
-	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(CLI_LIBS)
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib/ward' -o $@ $^ $(LIBS) $(CLI_LIBS)
 
 .PHONY: debug asan ubsan tsan
 debug asan ubsan tsan:

@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {&command_run, &command_tokenize, &command_preprocess,
-                                                 &command_quantize, &command_hash, &command_synth, &command_bench};
+                                                 &command_quantize, &command_hash, &command_synth, &command_bench,
+                                                 &command_bundle};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_sentence(const char *kind, const char *format, va_list args)

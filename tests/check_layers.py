@@ -22,8 +22,9 @@ ALLOWED = {
     "quant": {"base", "model", "quant"},
     "synth": {"base", "model", "synth"},
     "offline": {"base", "offline"},
+    "bundle": {"base", "model", "bundle"},
     "bench": {"base", "model", "image", "kernels", "engine", "bench"},
-    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "cli"},
+    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "bundle", "cli"},
     "examples": set(),
 }
 

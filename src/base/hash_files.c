@@ -76,52 +76,98 @@ int file_stamp_read(struct file_stamp *out, const char *path, struct ward_error 
     return stamp_at(out, path, &defaults, err);
 }
 
+static uint64_t size_of(const struct hashed_file *file)
+{
+    return file->is_part ? file->length : file->stamp.size;
+}
+
 /* ---- one file ---------------------------------------------------------------------------------------------------- */
 
-static int hash_open_file(struct work *w, struct hashed_file *file, int fd, uint8_t *piece, struct ward_error *err)
+/* What is read of a file, and where else it goes. */
+struct flow {
+    struct work *work;
+    struct hashed_file *file;
+    int in, out; /* out: -1 where there is no copy */
+    uint8_t *piece;
+};
+
+static int fail(const char *path, const char *what, int error, struct ward_error *err)
 {
-    struct stat before, after;
+    return error_set(err, WARD_EIO, "%s: cannot be %s: %s", path, what, strerror(error));
+}
+
+/* Reads, hashes and copies; *got: bytes, fewer than `length` where the file ends or the work is stopped. */
+static int pump(const struct flow *f, uint64_t length, uint64_t *got, struct ward_error *err)
+{
     struct sha256_ctx context;
-    uint64_t got = 0;
-    if (fstat(fd, &before))
-        return error_set(err, WARD_EIO, "%s: cannot be read: %s", file->path, strerror(errno));
-    int rc = take_stamp(&file->stamp, &before, file->path, err);
-    if (rc)
-        return rc;
-    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     sha256_init(&context);
-    while (!atomic_load_explicit(&w->stop, memory_order_relaxed)) {
-        const ssize_t n = read(fd, piece, PIECE);
+    for (*got = 0; *got < length && !atomic_load_explicit(&f->work->stop, memory_order_relaxed);) {
+        const size_t want = length - *got < PIECE ? (size_t)(length - *got) : PIECE;
+        const ssize_t n = pread(f->in, f->piece, want, (off_t)(f->file->offset + *got));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return error_set(err, WARD_EIO, "%s: cannot be read: %s", file->path, strerror(errno));
+            return fail(f->file->path, "read", errno, err);
         if (n == 0)
             break;
-        sha256_update(&context, (size_t)n, piece);
-        got += (uint64_t)n;
-        atomic_fetch_add_explicit(&w->done, (uint64_t)n, memory_order_relaxed);
+        sha256_update(&context, (size_t)n, f->piece);
+        for (ssize_t put = 0; f->out >= 0 && put < n;) {
+            const ssize_t m = pwrite(f->out, f->piece + put, (size_t)(n - put),
+                                     (off_t)(f->file->copy_offset + *got + (uint64_t)put));
+            if (m < 0 && errno != EINTR)
+                return fail(f->file->copy_to, "written", errno, err);
+            put += m < 0 ? 0 : m;
+        }
+        *got += (uint64_t)n;
+        atomic_fetch_add_explicit(&f->work->done, (uint64_t)n, memory_order_relaxed);
     }
-    if (atomic_load(&w->stop))
-        return 0;
-    sha256_digest(&context, SHA256_BYTES, file->sha256);
+    sha256_digest(&context, SHA256_BYTES, f->file->sha256);
+    return f->out >= 0 && fsync(f->out) ? fail(f->file->copy_to, "written", errno, err) : 0;
+}
+
+static int hash_open_file(const struct flow *f, struct ward_error *err)
+{
+    struct hashed_file *file = f->file;
+    struct stat before, after;
+    uint64_t got = 0;
+    if (fstat(f->in, &before))
+        return fail(file->path, "read", errno, err);
+    int rc = take_stamp(&file->stamp, &before, file->path, err);
+    if (rc)
+        return rc;
+    posix_fadvise(f->in, 0, 0, POSIX_FADV_SEQUENTIAL);
+    const uint64_t length = size_of(file);
+    rc = pump(f, length, &got, err);
+    if (rc || atomic_load(&f->work->stop))
+        return rc;
     struct file_stamp now = {0};
-    if (fstat(fd, &after) == 0)
+    if (fstat(f->in, &after) == 0)
         now = stamp_of(&after);
-    if (got != file->stamp.size || !file_stamp_equal(&now, &file->stamp))
+    if (got != length || !file_stamp_equal(&now, &file->stamp))
         return error_set(err, WARD_EIO, "%s: changed while it was read", file->path);
     return 0;
 }
 
 static int hash_file(struct work *w, struct hashed_file *file, uint8_t *piece, struct ward_error *err)
 {
-    const int folder = w->options->folder ? w->options->folder : AT_FDCWD;
-    const int fd = openat(folder, file->path,
-                          O_RDONLY | O_CLOEXEC | O_NONBLOCK | (w->options->no_links ? O_NOFOLLOW : 0));
-    if (fd < 0)
-        return error_set(err, WARD_EIO, "%s: cannot be opened: %s", file->path, strerror(errno));
-    const int rc = hash_open_file(w, file, fd, piece, err);
-    close(fd);
+    const struct hash_options *o = w->options;
+    struct flow f = {.work = w, .file = file, .out = -1, .piece = piece};
+    f.in = openat(o->folder ? o->folder : AT_FDCWD, file->path,
+                  O_RDONLY | O_CLOEXEC | O_NONBLOCK | (o->no_links ? O_NOFOLLOW : 0));
+    if (f.in < 0)
+        return fail(file->path, "opened", errno, err);
+    int rc = 0;
+    if (file->copy_to) {
+        f.out = openat(o->copy_folder ? o->copy_folder : AT_FDCWD, file->copy_to,
+                       O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, file->executable ? 0777 : 0666);
+        if (f.out < 0)
+            rc = fail(file->copy_to, "written", errno, err);
+    }
+    if (!rc)
+        rc = hash_open_file(&f, err);
+    if (f.out >= 0)
+        close(f.out);
+    close(f.in);
     return rc;
 }
 
@@ -203,7 +249,7 @@ static int run_threads(struct work *w, struct ward_error *err)
 static int by_size(const void *a, const void *b, void *files)
 {
     const struct hashed_file *all = files;
-    const uint64_t left = all[*(const size_t *)a].stamp.size, right = all[*(const size_t *)b].stamp.size;
+    const uint64_t left = size_of(&all[*(const size_t *)a]), right = size_of(&all[*(const size_t *)b]);
     return left > right ? -1 : left < right;
 }
 
@@ -220,7 +266,7 @@ int hash_files(struct hashed_file *files, size_t n, const struct hash_options *o
             continue;
         rc = stamp_at(&files[i].stamp, files[i].path, w.options, err);
         w.order[w.n++] = i;
-        w.total += files[i].stamp.size;
+        w.total += size_of(&files[i]);
     }
     qsort_r(w.order, w.n, sizeof *w.order, by_size, files);
     if (!rc)

@@ -15,6 +15,12 @@ struct file_stamp {
 struct hashed_file {
     const char *path;   /* in; borrowed */
     bool known;         /* in: stamp and hash are filled already, the file is left alone */
+    bool is_part;       /* in: only `length` bytes from `offset` on are meant: a file in an archive */
+    uint64_t offset, length;
+    const char *copy_to; /* in, NULL: nowhere. The bytes are written there too, from copy_offset on; the file is made
+                            where it is not there, and is on disk when hash_files returns */
+    uint64_t copy_offset;
+    bool executable;    /* of a copy that is made */
     struct file_stamp stamp;
     uint8_t sha256[SHA256_BYTES];
 };
@@ -25,6 +31,7 @@ typedef int hash_progress_fn(void *user, uint64_t done, uint64_t total);
 struct hash_options {
     int folder;      /* a descriptor that paths start from; 0: the working directory */
     bool no_links;   /* a symbolic link in place of a file is refused */
+    int copy_folder; /* as folder, for copy_to */
     int threads;     /* 0: as many as this process may use */
     hash_progress_fn *progress; /* may be NULL */
     void *user;

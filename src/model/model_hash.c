@@ -79,9 +79,10 @@ static int list_folder(struct model_hash *h, const char *folder, struct ward_err
     return rc;
 }
 
-static int list_files(struct model_hash *h, const char *name, const char *mmproj, struct ward_error *err)
+int model_hash_list(struct model_hash *h, const char *name, const char *mmproj, struct ward_error *err)
 {
     struct model_place place;
+    *h = (struct model_hash){0};
     int rc = model_locate(&place, name, mmproj, err);
     if (rc)
         return rc;
@@ -129,17 +130,22 @@ static int hash_missing(struct model_hash *h, struct hash_cache *cache, const st
     return rc;
 }
 
+void model_hash_line(struct sha256_ctx *context, const char *name, const uint8_t sha256[SHA256_BYTES])
+{
+    char hex[SHA256_HEX + 1];
+    sha256_hex(hex, sha256);
+    sha256_update(context, SHA256_HEX, (const uint8_t *)hex);
+    sha256_update(context, 2, (const uint8_t *)"  ");
+    sha256_update(context, strlen(name), (const uint8_t *)name);
+    sha256_update(context, 1, (const uint8_t *)"\n");
+}
+
 static void hash_list(struct model_hash *h)
 {
     struct sha256_ctx context;
-    char hex[SHA256_HEX + 1];
     sha256_init(&context);
     for (size_t i = 0; i < h->n; i++) {
-        sha256_hex(hex, h->files[i].sha256);
-        sha256_update(&context, SHA256_HEX, (const uint8_t *)hex);
-        sha256_update(&context, 2, (const uint8_t *)"  ");
-        sha256_update(&context, strlen(h->names[i].name), (const uint8_t *)h->names[i].name);
-        sha256_update(&context, 1, (const uint8_t *)"\n");
+        model_hash_line(&context, h->names[i].name, h->files[i].sha256);
         h->bytes += h->files[i].stamp.size;
     }
     sha256_digest(&context, SHA256_BYTES, h->sha256);
@@ -151,8 +157,7 @@ int model_hash_open(struct model_hash *out, const char *name, const char *mmproj
                     const struct model_hash_options *options, struct ward_error *err)
 {
     size_t missing;
-    *out = (struct model_hash){0};
-    int rc = list_files(out, name, mmproj, err);
+    int rc = model_hash_list(out, name, mmproj, err);
     if (rc)
         return rc;
     out->files = calloc(out->n, sizeof *out->files);

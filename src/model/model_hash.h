@@ -35,6 +35,10 @@ struct model_hash_options {
 /* name, mmproj: as for model_locate. Ended with model_hash_free, also after an error. */
 WARD_CHECKED int model_hash_open(struct model_hash *out, const char *name, const char *mmproj,
                                  const struct model_hash_options *options, struct ward_error *err);
+/* Only which files it covers: `names` is filled, `files` NULL. */
+WARD_CHECKED int model_hash_list(struct model_hash *out, const char *name, const char *mmproj, struct ward_error *err);
+/* A line of the list, hashed: for a list of files that are in no folder yet. Names have to ascend. */
+void model_hash_line(struct sha256_ctx *context, const char *name, const uint8_t sha256[SHA256_BYTES]);
 /* To be asked once the model is open: whether its files are still those that were hashed. */
 WARD_CHECKED int model_hash_recheck(const struct model_hash *hash, struct ward_error *err);
 void model_hash_free(struct model_hash *hash);

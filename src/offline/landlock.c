@@ -139,6 +139,7 @@ static int add_policy(int rules, const struct offline_policy *policy, int abi)
         case OFFLINE_LIST: error = add_path(rules, p->path, READ_DIR, abi); break;
         case OFFLINE_OUTPUT: error = add_output(rules, p->path, abi); break;
         case OFFLINE_FOLDER: error = add_path(rules, p->path, WRITING, abi); break;
+        case OFFLINE_LINKS: error = add_path(rules, p->path, WRITING | MAKE_SYM, abi); break;
         }
     }
     return error;

@@ -15,6 +15,7 @@ enum offline_access {
     OFFLINE_OUTPUT, /* a file to be made or replaced: its folder is opened as by OFFLINE_FOLDER, for the temporary name;
                        what is there and no regular file (a device, a pipe) is opened alone */
     OFFLINE_FOLDER, /* a folder: files and folders below are made, read, written, renamed and removed */
+    OFFLINE_LINKS,  /* as OFFLINE_FOLDER, and symbolic links are made in it */
 };
 
 /* Starts as {0}: nothing but what the C library and ward read of the system (/proc/self, CPU and cgroup limits). */

@@ -21,7 +21,8 @@ static const char *const allowed[] = {
     "fsync", "fdatasync", "ftruncate", "fallocate", "sync_file_range", "fstatfs", "close_range",
     /* names; Landlock decides what is behind them */
     "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "statfs", "readlink", "readlinkat",
-    "getcwd", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "umask",
+    "getcwd", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "symlink",
+    "symlinkat", "umask",
     "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
     /* memory (mmap and mprotect: below) */
     "brk", "munmap", "mremap", "madvise", "mincore", "msync", "mlock", "mlock2", "munlock",
