@@ -5,6 +5,7 @@
 # make fuzz               a libFuzzer target for each parser, FUZZ_SECONDS each (needs clang; tests/fuzz/fuzz.mk)
 # make install uninstall  program, libraries, header and pkg-config file under PREFIX (DESTDIR before it)
 # make debug asan ubsan tsan   builds that variant in build/debug, ...; e.g. make VARIANT=asan check
+# make container          an image FROM scratch, build/ward-container.tar, for docker load and podman load
 # make bench-kernels      the speed of every kernel on this machine
 # make clean
 #
@@ -150,6 +151,11 @@ uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/ward $(DESTDIR)$(PREFIX)/include/ward.h $(DESTDIR)$(LIBDIR)/pkgconfig/ward.pc \
 	    $(DESTDIR)$(LIBDIR)/libward.a $(DESTDIR)$(LIBDIR)/libward.so $(DESTDIR)$(LIBDIR)/libward.so.$(ABI) \
 	    $(DESTDIR)$(LIBDIR)/libward.so.$(VERSION)
+
+# ---- a container image, without a container engine -----------------------------------------------------------------
+.PHONY: container
+container: $(BUILD)/ward
+	@STRIP=$(CROSS)strip CC="$(CC)" tools/make_container.py $(BUILD)
 
 # ---- the two commands of the README --------------------------------------------------------------------------------
 # What is installed by the first line is seen by the second, a make of its own. It uses every processor unless told
