@@ -45,6 +45,7 @@ if [ "$what" = test ]; then
     need_command python3 python3
     need_command g++ g++       # the public header is compiled as C++ too
     need_command strace strace # shows that a run opens no socket
+    need_command minisign minisign # bundles and their keys are held against it
 fi
 [ -n "$missing" ] || exit 0
 
