@@ -408,6 +408,37 @@ static void add_energy(struct tables *tables, const struct json *document)
     }
 }
 
+static void add_limits(struct tables *tables, const struct json *document)
+{
+    static const char *const kinds[] = {"f32", "bf16", "int8"}, *const stages[] = {"vision", "prefill", "decode"};
+    struct table *t = NULL;
+    int i = 1;
+    for (const struct json *r = first_result(document); r; r = r->next, i++) {
+        const struct json *l = at(r, "limits");
+        if (!l)
+            continue;
+        if (!t)
+            t = tables_add(tables, "Share of the machine's limits",
+                           HEADS("#", "memory, GB/s", "f32, Gop/s", "bf16, Gop/s", "int8, Gop/s", "vision", "prefill",
+                                 "further tokens"));
+        table_cellf(t, "%d", i);
+        number_cell(t, l, "measured.read_gbs");
+        for (size_t k = 0; k < 3; k++)
+            number_cell(t, at(l, "measured.multiply_gops"), kinds[k]);
+        for (size_t k = 0; k < 3; k++) {
+            char path[32];
+            snprintf(path, sizeof path, "%s_share", stages[k]);
+            if (isnan(number_at(l, path)))
+                table_cell(t, "-");
+            else
+                table_cellf(t, "%.0f %%", 100 * number_at(l, path));
+        }
+    }
+    if (t)
+        table_note(t, "Limits measured on registers and by reading memory, with as many threads. Vision and prefill as shares "
+                      "of the multiply that products with these weights are made of, further tokens of reading the weights.");
+}
+
 static void add_state(struct tables *tables, const struct json *document)
 {
     static const char *const moments[] = {"before", "after"};
@@ -443,6 +474,7 @@ void tables_make(struct tables *out, const struct json *document)
     add_memory(out, document);
     add_buffers(out, document);
     add_disk(out, document);
+    add_limits(out, document);
     add_energy(out, document);
     add_state(out, document);
 }

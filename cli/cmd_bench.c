@@ -14,6 +14,7 @@
 #include "bench/document.h"
 #include "model/checkpoint.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +55,7 @@ const struct command command_bench = {
         "      --fixed                go on to N tokens, whatever the model says\n"
         "      --target-ms MS         PASS when the mean is within it (5000 for an image on a CPU)\n"
         "      --draft-max N|auto     tokens guessed ahead (0: none); auto: as run does\n"
+        "      --limits               also measure what the machine can do at most, and each stage's share of it\n"
         "      --keep-caches          keep what the session and the model remember from run to run\n"
         "      --no-cold              leave the page cache as it is: no cold start is measured\n"
         "      --ctx N                tokens of prompt and answer (8192, or what the prompt needs)\n"
@@ -76,7 +78,7 @@ struct bench_command {
     struct ints threads, prompts, answers;
     struct bench_settings settings; /* the common ones */
     const char *image, *prompt, *from, *report, *before, *after;
-    bool compare;
+    bool compare, limits;
     double target_ms; /* negative: not given */
     int format;
 };
@@ -85,7 +87,7 @@ enum { FORMAT_TABLE, FORMAT_MD, FORMAT_JSON, FORMAT_JSONL, FORMAT_CSV };
 enum {
     OPT_MMPROJ = 256, OPT_PAD, OPT_DEVICE, OPT_WARMUPS, OPT_WARMUP_TOKENS, OPT_FIXED, OPT_TARGET_MS, OPT_DRAFT_MAX,
     OPT_KEEP_CACHES, OPT_NO_COLD, OPT_CTX, OPT_CPU_MASK, OPT_FROM, OPT_REPORT,
-    OPT_COMPARE,
+    OPT_COMPARE, OPT_LIMITS,
 };
 
 static const struct option options[] = {
@@ -103,6 +105,7 @@ static const struct option options[] = {
     {"fixed", no_argument, NULL, OPT_FIXED},
     {"target-ms", required_argument, NULL, OPT_TARGET_MS},
     {"draft-max", required_argument, NULL, OPT_DRAFT_MAX},
+    {"limits", no_argument, NULL, OPT_LIMITS},
     {"keep-caches", no_argument, NULL, OPT_KEEP_CACHES},
     {"no-cold", no_argument, NULL, OPT_NO_COLD},
     {"ctx", required_argument, NULL, OPT_CTX},
@@ -195,6 +198,7 @@ static void set_option(struct bench_command *b, int c)
         if (s->draft_max == 0 && strcmp(optarg, "auto") != 0)
             s->draft_max = -1;
         break;
+    case OPT_LIMITS: b->limits = true; break;
     case OPT_KEEP_CACHES: s->keep_caches = true; break;
     case OPT_NO_COLD: s->cold = false; break;
     case OPT_CTX: s->context = whole("--ctx", optarg, 1, 1 << 24); break;
@@ -243,6 +247,7 @@ struct sweep {
     struct bench_result *results;
     size_t n, total;
     bool complete;
+    struct limits *limits; /* [threads.n] of the command; zeros: not measured yet */
     char (*hashes)[SHA256_HEX + 1]; /* of each model, where they are remembered */
 };
 
@@ -300,6 +305,32 @@ static void prepare_image(struct sweep *sweep)
         print_warning("%s", warning);
 }
 
+/* The limits with so many threads; NULL: not wanted. Measured before and after each result, the best of all: what else a
+ * machine does only slows. */
+static const struct limits *limits_with(struct sweep *sweep, int threads)
+{
+    const struct bench_command *b = sweep->command;
+    const int isa = isa_parse(b->settings.model.cpu_mask);
+    struct limits now;
+    struct ward_error err;
+    if (!b->limits || isa < 0)
+        return NULL;
+    size_t i = 0;
+    while (b->threads.at[i] != threads)
+        i++;
+    struct limits *best = &sweep->limits[i];
+    progress_show("limits", 0, 0);
+    if (limits_measure(&now, threads, (enum isa)isa, &err))
+        die_error(&err);
+    progress_clear();
+    now.read_bytes = fmax(now.read_bytes, best->read_bytes);
+    now.read_bytes_one = fmax(now.read_bytes_one, best->read_bytes_one);
+    for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
+        now.multiply[kind] = fmax(now.multiply[kind], best->multiply[kind]);
+    *best = now;
+    return best;
+}
+
 /* One result; false: it failed, or the user wants no more. */
 static bool measure(struct sweep *sweep, const struct bench_settings *settings)
 {
@@ -335,7 +366,10 @@ static bool measure_model(struct sweep *sweep, struct bench_settings *s)
                     s->model.threads = b->threads.at[t];
                     s->prompt_tokens = b->prompts.n && !prompts->at[p] ? 1 : prompts->at[p];
                     s->max_tokens = b->answers.at[n];
-                    if (!measure(sweep, s))
+                    s->limits = limits_with(sweep, s->model.threads);
+                    const bool done = measure(sweep, s);
+                    limits_with(sweep, s->model.threads);
+                    if (!done)
                         return false;
                     s->cold = false; /* once for a model: it is the disk's */
                 }
@@ -348,6 +382,8 @@ static void measure_all(struct sweep *sweep)
     const struct bench_command *b = sweep->command;
     struct bench_settings s = b->settings;
     sweep->total = b->n_models * b->n_devices * b->threads.n * (b->prompts.n ? b->prompts.n : 1) * b->answers.n;
+    sweep->limits = must_realloc(NULL, b->threads.n, sizeof *sweep->limits);
+    memset(sweep->limits, 0, b->threads.n * sizeof *sweep->limits);
     prepare_image(sweep);
     progress_show("idle", 0, 0);
     s.idle_watts = bench_idle_watts(2000);
@@ -518,6 +554,7 @@ static void release(struct bench_command *b, struct sweep *sweep)
         bench_result_clear(&sweep->results[i]);
     free(sweep->results);
     free(sweep->hashes);
+    free(sweep->limits);
     bench_image_clear(&sweep->image);
     free(b->models);
     free(b->devices);

@@ -264,6 +264,41 @@ static void write_disk(struct json_writer *w, const struct footprint *f)
     json_write_close(w, '}');
 }
 
+/* Of `most` a second, what so much in so many milliseconds is. */
+static double share(double amount, double ms, double most)
+{
+    return amount > 0 && ms > 0 && most > 0 ? amount / ms * 1e3 / most : NAN;
+}
+
+/* Each stage as a share of what the machine can do at most: multiplying while there are many rows, reading the weights
+ * while there is one. Only full answers are counted: a draft reads them once for several tokens. */
+static void write_limits(struct json_writer *w, const struct bench_result *r)
+{
+    const struct limits *l = r->settings.limits;
+    double vision = 0, prefill = 0, decode = 0, steps = 0;
+    if (!l || !r->n_runs) {
+        json_write_null(w, "limits");
+        return;
+    }
+    for (size_t i = 0; i < r->n_runs; i++) {
+        vision += r->runs[i].ms[BENCH_VISION] / (double)r->n_runs;
+        prefill += r->runs[i].ms[BENCH_PREFILL] / (double)r->n_runs;
+        decode += r->runs[i].ms[BENCH_DECODE];
+        steps += r->runs[i].tokens - 1 - r->runs[i].accepted;
+    }
+    const double vision_peak = l->multiply[limits_multiply_of(l->isa, r->work.vision_type)];
+    const double text_peak = l->multiply[limits_multiply_of(l->isa, r->work.text_type)];
+    json_write_open(w, "limits", '{');
+    limits_write_json(w, "measured", l);
+    json_write_number(w, "image_operations", r->settings.image ? r->work.image : NAN, 0);
+    json_write_number(w, "prompt_operations", r->work.prompt, 0);
+    json_write_integer(w, "token_bytes", (int64_t)r->work.token_bytes);
+    json_write_number(w, "vision_share", r->settings.image ? share(r->work.image, vision, vision_peak) : NAN, 4);
+    json_write_number(w, "prefill_share", share(r->work.prompt, prefill, text_peak), 4);
+    json_write_number(w, "decode_share", share(steps * (double)r->work.token_bytes, decode, l->read_bytes), 4);
+    json_write_close(w, '}');
+}
+
 static void write_energy(struct json_writer *w, const struct bench_result *r)
 {
     if (!r->energy_source) {
@@ -360,7 +395,7 @@ static void write_result(struct json_writer *w, const struct bench_document *d, 
     write_memory(w, r);
     write_disk(w, &r->footprint);
     write_energy(w, r);
-    json_write_null(w, "limits");
+    write_limits(w, r);
     if (d->target_ms > 0) {
         json_write_open(w, "target", '{');
         json_write_number(w, "ms", d->target_ms, 3);

@@ -196,3 +196,57 @@ struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, in
     }
     return sizes;
 }
+
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
+
+static double weights_of(const struct tensor *const *maps, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)maps[i]->rows * maps[i]->cols;
+    return sum;
+}
+
+static double image_operations(const struct model_config *c, const struct vision_weights *w)
+{
+    const double side = c->vision.image_size / c->vision.patch_size, n = side * side, e = c->vision.hidden_size;
+    double weights = (double)w->patch.rows * w->patch.cols;
+    for (int l = 0; l < c->vision.n_layers; l++) {
+        const struct vision_layer *layer = &w->layers[l];
+        const struct tensor *const maps[] = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->fc1, &layer->fc2};
+        weights += weights_of(maps, sizeof maps / sizeof *maps);
+    }
+    return 2 * n * weights + 4 * n * n * e * c->vision.n_layers +
+           2.0 * c->image_tokens * w->projector.rows * w->projector.cols;
+}
+
+/* Pairs of a query and a key that a layer computes. */
+static double pairs(double tokens, bool global, double window)
+{
+    return global || tokens <= window ? tokens * (tokens + 1) / 2 : window * (window + 1) / 2 + (tokens - window) * window;
+}
+
+struct model_work model_work(const struct ward_model *model, int prompt_tokens)
+{
+    const struct model_config *c = &model->checkpoint.config;
+    const struct text_config *t = &c->text;
+    const struct weights *w = model->checkpoint.weights;
+    struct model_work out = {.text_type = w->type, .vision_type = w->type};
+    const double head = (double)w->text.head.rows * w->text.head.cols;
+    out.prompt = 2 * head;
+    out.token_bytes = (uint64_t)w->text.head.rows * tensor_row_bytes(&w->text.head);
+    for (int l = 0; l < t->n_layers; l++) {
+        const struct text_layer *layer = &w->text.layers[l];
+        const struct tensor *const maps[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
+                                             &layer->gate, &layer->up, &layer->down};
+        out.prompt += 2.0 * prompt_tokens * weights_of(maps, sizeof maps / sizeof *maps);
+        out.prompt += 4 * pairs(prompt_tokens, t->global[l], t->sliding_window) * t->n_heads * t->head_dim;
+        for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+            out.token_bytes += (uint64_t)maps[i]->rows * tensor_row_bytes(maps[i]);
+    }
+    if (c->vision.n_layers) {
+        out.image = image_operations(c, &w->vision);
+        out.vision_type = w->vision.layers[0].fc1.type;
+    }
+    return out;
+}

@@ -33,4 +33,13 @@ struct buffer_sizes {
 };
 struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, int positions);
 
+/* The arithmetic of a model, by the weights that are open. Operations: two for a product and its addition. */
+struct model_work {
+    double image;         /* of the encoder, attention included; 0: there is none */
+    double prompt;        /* of the decoder over a prompt of `prompt_tokens`, attention and one row of the head included */
+    uint64_t token_bytes; /* of weights that are read for each token that is generated */
+    enum tensor_type vision_type, text_type; /* of most of their weights */
+};
+struct model_work model_work(const struct ward_model *model, int prompt_tokens);
+
 #endif

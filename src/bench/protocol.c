@@ -246,6 +246,7 @@ static void keep_memory(struct job *job, double loaded)
         const struct bench_run *last = &r->runs[r->n_runs - 1];
         const struct watch_sample now = watch_look(job->watch);
         r->session_seen = anonymous(&now) > job->anonymous_before ? anonymous(&now) - job->anonymous_before : 0;
+        r->work = model_work(job->model, last->prefilled);
         r->buffers = buffer_sizes(job->model, r->context, last->prompt_tokens + last->tokens - 1);
     }
     r->n_series = watch_series(job->watch, job->started, clock_ms(), r->series, BENCH_SERIES);

@@ -5,6 +5,7 @@
 
 #include "bench/energy.h"
 #include "bench/footprint.h"
+#include "bench/limits.h"
 #include "bench/machine.h"
 #include "bench/watch.h"
 
@@ -49,6 +50,7 @@ struct bench_settings {
     bool fixed;              /* go on after a stop token, to max_tokens */
     bool keep_caches;        /* the session goes on from run to run, features of images are kept */
     bool cold;               /* the files are dropped from the page cache first */
+    const struct limits *limits; /* of this machine with as many threads; NULL: not measured */
     double idle_watts;       /* of the machine, taken off what a run has used; negative: not measured */
 };
 
@@ -95,6 +97,7 @@ struct bench_result {
     struct bench_phase load, with_image, steady;
     struct memory_now end;    /* after the last run, the session still open */
     struct buffer_sizes buffers;
+    struct model_work work;
     uint64_t session_seen, encoder_seen; /* private memory that they added */
     struct watch_sample series[BENCH_SERIES]; /* ms from the start of the measurement */
     size_t n_series;

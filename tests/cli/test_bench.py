@@ -211,6 +211,17 @@ def a_target_passes_or_fails():
 
 
 @test
+def stages_are_shares_of_limits():
+    document = result(*SMALL, "--limits", "-t", "1", "--fixed")
+    check_schema(document)
+    limits = document["results"][0]["limits"]
+    equal(limits["measured"]["threads"], 1, "threads")
+    for stage in ("vision", "prefill", "decode"):
+        assert 0 < limits[f"{stage}_share"] < 40, limits # of a model that fits the cache; no machine is named
+    equal(result(*SMALL)["results"][0]["limits"], None, "limits where they are not asked for")
+
+
+@test
 def random_weights_are_called_so():
     model = os.path.join(scratch, "random")
     succeeds("synth", "--preset", "tiny", model)
@@ -376,6 +387,22 @@ def too_few_runs_are_not_compared():
     equal(set(v for k, v in compared(a, a).items() if "memory" not in k), {"too few runs"}, "verdicts")
     text = keep(json.loads(bench("-p", "40", "-n", "0", "-r", "1", "-o", "json")), "text.json")
     refused("bench", "--compare", a, text, words="no test in common")
+
+
+@test
+def local_and_cloud_are_compared():
+    tool = os.path.join(ROOT, "tools", "local_or_cloud.py")
+    document = result(*SMALL)
+    document["results"][0]["latency_ms"]["mean"] = 36000
+    done = subprocess.run([tool, keep(document, "a.json"), "--answers-a-day", "100", "--upload-mbits", "1", "--image-mb", "1",
+                           "--round-trip-ms", "0", "--cloud-answer-ms", "1000", "--machine-price", "3650", "--machine-years", "1",
+                           "--watts", "100", "--kwh-price", "1", "--cloud-price", "0.5"], capture_output=True, text=True, check=True)
+    # 8 s upload and 1 s; 36 s at 100 W are a thousandth of a kilowatt-hour; 10 a day for the machine
+    for words in ("| 36.0 s | 9.0 s: 8.0 s upload", "| 1.0 h of the machine |", "| 0.1010 | 0.5000 |", "| 20 answers a day |"):
+        assert words in done.stdout, f"{words} is not in {done.stdout}"
+    done = subprocess.run([tool, SCHEMA], capture_output=True, text=True, check=False)
+    equal(done.returncode, 1, "status for what is no result")
+    assert "no result of ward bench" in done.stderr, done.stderr
 
 
 # ---- what can go wrong -------------------------------------------------------------------------------------------------
