@@ -175,6 +175,11 @@ test:
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
 test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels $(BUILD)/tests/ward-slow-encoder
+test-programs: $(BUILD)/tests/escape.so
+# Preloaded into every command, tries to get out of the lock; a sanitizer has to come first itself.
+$(BUILD)/tests/escape.so: tests/offline/escape.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -pthread $(WARNINGS) $(WERROR) $(CFLAGS) -shared -o $@ $< -pthread
 # The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
 asan-programs:
 ifeq ($(VARIANT),release)

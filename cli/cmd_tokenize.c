@@ -230,7 +230,7 @@ static int run(int argc, char **argv)
         die_usage(&command_tokenize, "tokenize: which model? give its folder with -m");
 
     struct offline_policy policy = {0};
-    int rc = lock_allow_model(&policy, model_path, "none", &err);
+    int rc = lock_allow_model(&policy, model_path, NULL, &err);
     if (rc)
         die_error(&err);
     lock_enforce(&policy);

@@ -54,7 +54,6 @@ void lock_write_json(struct json_writer *w)
     json_write_boolean(w, "enforced", state->enforced);
     json_write_integer(w, "landlock", state->landlock);
     json_write_boolean(w, "seccomp", state->seccomp);
-    if (*state->missing)
-        json_write_text(w, "missing", state->missing);
+    json_write_text(w, "missing", *state->missing ? state->missing : NULL);
     json_write_close(w, '}');
 }

@@ -15,7 +15,7 @@
 
 static const struct command *const commands[] = {&command_run, &command_tokenize, &command_preprocess,
                                                  &command_quantize, &command_hash, &command_synth, &command_bench,
-                                                 &command_bundle};
+                                                 &command_bundle, &command_offline};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_sentence(const char *kind, const char *format, va_list args)

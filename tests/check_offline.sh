@@ -12,12 +12,31 @@ describe_film() {
     "$@" "$ward" run -m models/phantom -i "$film" "Describe this X-ray."
 }
 
-calls='socket|socketpair|connect|bind|listen|accept4?|sendto|sendmsg|recvfrom|getaddrinfo|gethostby[a-z]*'
+network='socket|socketpair|connect|bind|listen|accept4?|send|sendto|sendm?msg|recv|recvfrom|recvm?msg|shutdown'
+network="$network|getaddrinfo|getnameinfo|gethostby[a-z0-9_]*|getservby[a-z_]*|res_n?(init|query|search|send)"
+# Users are looked up in a directory on the network, if the system is set up so.
+others='exec[lv]p?e?|fexecve|system|popen|posix_spawnp?|wordexp|vfork|dlopen|get(pw|gr)[a-z_]*|initgroups'
+
+# imports FUNCTIONS FILE...
+imports() {
+    functions=$1
+    shift
+    nm -D --undefined-only "$@" | sed 's/@.*//' | grep -E " U ($functions)\$"
+}
 
 imports_no_network() {
-    for file in "$ward" "$1/libward.so"; do
-        ! nm -D --undefined-only "$file" | grep -wE "($calls)(@.*)?" || return 1
-    done
+    ! imports "$network" "$ward" "$1/libward.so"
+}
+
+imports_no_programs() {
+    ! imports "$others" "$ward" "$1/libward.so"
+}
+
+# All but the C library, which has everything and is asked for nothing of it.
+libraries_import_no_network() {
+    libraries=$(ldd "$ward" | awk '$2 == "=>" && $1 !~ /^(libc|libm|ld-.*)\.so/ { print $3 }')
+    # shellcheck disable=SC2086 # the list is words
+    [ -n "$libraries" ] && ! imports "$network" $libraries
 }
 
 opens_no_socket() {
@@ -26,8 +45,10 @@ opens_no_socket() {
     grep -q 'exited with 0' "$trace" && ! grep -vE '^[0-9]+ +(\+\+\+|---)' "$trace"
 }
 
-plan 3
+plan 5
 check "the program and the library import no function of the network" imports_no_network "$1"
+check "nor one that starts programs, loads code or looks up users" imports_no_programs "$1"
+check "the libraries that the program loads import no function of the network" libraries_import_no_network
 name="strace of a run shows no call of the network"
 if ! command -v strace >/dev/null 2>&1; then
     skip "$name" "there is no strace"

@@ -100,7 +100,7 @@ int checkpoint_open_tokenizer(struct tokenizer **out, const char *name, struct w
     if (stat(name, &st) == 0 && S_ISDIR(st.st_mode) && !folder_is_gguf(name))
         return tokenizer_open(out, name, err);
     struct model_place place;
-    int rc = model_locate(&place, name, "none", err);
+    int rc = model_locate(&place, name, NULL, err);
     if (!rc)
         rc = open_tokenizer_file(out, &place, err);
     model_place_free(&place);

@@ -5,7 +5,6 @@ import base64
 import glob
 import json
 import os
-import pty
 import resource
 import select
 import shutil
@@ -14,11 +13,10 @@ import struct
 import subprocess
 import sys
 import tempfile
-import termios
 import time
 import urllib.parse
 
-from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, answer, copy_of, equal, misused, png, refused, run, run_tests, scratch,
+from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, Terminal, answer, copy_of, equal, misused, png, refused, run, run_tests, scratch,
                      succeeds, temporary, test)
 
 SEES, TEXT_ONLY, PRETRAINED, SHARDED = (os.path.join(MODELS, name) for name in ("v5", "text", "pt", "flat"))
@@ -574,67 +572,6 @@ def interrupt_leaves_whole_json():
     equal((process.returncode, errors), (130, b""), "status and stderr")
     if out:
         equal(json.loads(out)["finish_reason"], "cancelled", "finish_reason")
-
-
-class Terminal:
-    """ward on a terminal of its own."""
-
-    def __init__(self, *args, **environment):
-        try:
-            self.pid, self.fd = pty.fork()
-        except OSError as reason: # a bare chroot has no /dev/pts
-            raise Skip(f"no terminal can be had: {reason}") from None
-        if self.pid == 0:
-            os.environ.update({"TERM": "xterm", **environment})
-            os.execv(WARD, [WARD, *args])
-        self.seen = b""
-        self.position = 0 # in seen: what comes before has been waited for
-
-    def read(self, seconds):
-        """False at the end."""
-        assert select.select([self.fd], [], [], max(0, seconds))[0], f"nothing came after {self.seen[-300:]!r}"
-        try:
-            chunk = os.read(self.fd, 65536)
-        except OSError: # the other side of the terminal has gone
-            return False
-        self.seen += chunk
-        return bool(chunk)
-
-    def wait(self, wanted, seconds=30):
-        """Reads until `wanted` has come; returns what came with it."""
-        end = time.monotonic() + seconds
-        while self.seen.find(wanted, self.position) < 0:
-            assert self.read(end - time.monotonic()), f"it ended before {wanted!r}: {self.seen[-300:]!r}"
-        start, self.position = self.position, self.seen.find(wanted, self.position) + len(wanted)
-        return self.seen[start:self.position].decode(errors="replace")
-
-    def send(self, text):
-        """Types at a prompt, which libedit shows a moment before it sets the terminal for keys."""
-        end = time.monotonic() + 30
-        while termios.tcgetattr(self.fd)[3] & termios.ICANON:
-            assert time.monotonic() < end, f"the terminal takes lines after {self.seen[-300:]!r}"
-            time.sleep(0.001)
-        os.write(self.fd, text if isinstance(text, bytes) else text.encode())
-
-    def type(self, text, until=b">>> "):
-        self.send(text)
-        return self.wait(until)
-
-    def interrupt(self):
-        """Ctrl-C, until the prompt. The system drops output that races with it, perhaps the prompt: an empty line brings another."""
-        os.write(self.fd, b"\x03")
-        for _ in range(10):
-            try:
-                return self.wait(b">>> ", 3)
-            except AssertionError:
-                os.write(self.fd, b"\r")
-        return self.wait(b">>> ", 3)
-
-    def close(self):
-        while self.read(30):
-            pass
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 @test
