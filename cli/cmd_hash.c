@@ -5,10 +5,8 @@
 #include "output.h"
 #include "progress.h"
 
-#include "base/hash_cache.h"
 #include "base/json.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static int run(int argc, char **argv);
@@ -72,12 +70,7 @@ static void lock_in(const char *model, const char *mmproj)
 {
     struct offline_policy policy = {0};
     struct ward_error err;
-    char *paths[2];
-    hash_cache_paths(paths);
-    for (int i = 0; i < 2; i++) {
-        offline_allow(&policy, OFFLINE_OUTPUT, paths[i]);
-        free(paths[i]);
-    }
+    model_pin_allow(&policy);
     if (lock_allow_model(&policy, model, mmproj, &err))
         die_error(&err);
     lock_enforce(&policy);

@@ -240,6 +240,19 @@ static void print_json(const struct quantize_command *q, const struct quantize_r
     output_json_line(&w);
 }
 
+static void lock_in(const struct quantize_command *q, bool hashing)
+{
+    struct offline_policy policy = {0};
+    struct ward_error err;
+    offline_allow(&policy, OFFLINE_OUTPUT, q->options.text_path);
+    offline_allow(&policy, OFFLINE_OUTPUT, q->options.vision_path);
+    if (hashing)
+        model_pin_allow(&policy);
+    if (lock_allow_model(&policy, q->in, q->source_mmproj, &err))
+        die_error(&err);
+    lock_enforce(&policy);
+}
+
 static int run(int argc, char **argv)
 {
     struct quantize_command q = {.options = {.type = QUANT_Q4_K_M, .progress = on_progress}};
@@ -247,13 +260,11 @@ static int run(int argc, char **argv)
     struct checkpoint source;
     struct ward_error err;
     parse(&q, argc, argv);
-    model_pin_check(&q.pin, q.in, q.source_mmproj, q.options.threads);
-    struct offline_policy policy = {0};
-    offline_allow(&policy, OFFLINE_OUTPUT, q.options.text_path);
-    offline_allow(&policy, OFFLINE_OUTPUT, q.options.vision_path);
-    if (lock_allow_model(&policy, q.in, q.source_mmproj, &err))
-        die_error(&err);
-    lock_enforce(&policy);
+    if (q.pin.given) {
+        lock_in(&q, true);
+        model_pin_check(&q.pin, q.in, q.source_mmproj, q.options.threads);
+    }
+    lock_in(&q, false);
     if (checkpoint_open(&source, q.in, q.source_mmproj, &err))
         die_error(&err);
     if (!source.config.vision.n_layers)

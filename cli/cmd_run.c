@@ -201,15 +201,17 @@ static void lock_in(void *user)
 
 /* A chat's /image names files that nobody knows yet; --messages a file that names them: until it is read, all may be
  * read, and nothing written or sent. */
-static void lock_first(struct lock *lock, bool interactive)
+static void lock_first(const struct run_options *o, bool interactive, bool hashing)
 {
-    lock->policy.read_anywhere = interactive || lock->o->messages;
-    for (size_t i = 0; i < lock->o->n_images; i++)
-        allow_image(lock, lock->o->images[i]);
-    if (lock->o->messages)
-        lock_enforce(&lock->policy);
+    struct lock lock = {.o = o, .policy = {.read_anywhere = interactive || o->messages}};
+    for (size_t i = 0; i < o->n_images; i++)
+        allow_image(&lock, o->images[i]);
+    if (hashing)
+        model_pin_allow(&lock.policy);
+    if (o->messages)
+        lock_enforce(&lock.policy);
     else
-        lock_in(lock);
+        lock_in(&lock);
 }
 
 /* ---- one answer -------------------------------------------------------------------------------------------------- */
@@ -279,13 +281,13 @@ static int run(int argc, char **argv)
     parse(&o, argc, argv);
     bool interactive = !o.prompt && !o.messages && !o.json && isatty(STDIN_FILENO) && output_is_terminal();
 
-    if (o.pin.given)
+    if (o.pin.given) {
+        lock_first(&o, interactive, true);
         model_pin_check(&o.pin, o.model_path, o.model.mmproj, o.model.threads);
-    else if (o.json)
+    } else if (o.json) {
         model_pin_look_up(&o.pin, o.model_path, o.model.mmproj);
-
-    struct lock lock = {.o = &o};
-    lock_first(&lock, interactive);
+    }
+    lock_first(&o, interactive, false);
 
     /* The question and the images first: what is wrong with them shows before a model is opened. */
     struct pictures pictures = {0};

@@ -1,8 +1,10 @@
 #include "model_pin.h"
 #include "progress.h"
 
+#include "base/hash_cache.h"
 #include "base/text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 void model_pin_option(struct model_pin *pin, const struct command *command, const char *text)
@@ -13,6 +15,16 @@ void model_pin_option(struct model_pin *pin, const struct command *command, cons
         die_usage(command, "%s: option --model-hash takes the 64 hexadecimal digits that 'ward hash MODEL' prints, "
                   "not '%s'", command->name, text);
     pin->given = true;
+}
+
+void model_pin_allow(struct offline_policy *policy)
+{
+    char *paths[2];
+    hash_cache_paths(paths);
+    for (int i = 0; i < 2; i++) {
+        offline_allow(policy, OFFLINE_OUTPUT, paths[i]);
+        free(paths[i]);
+    }
 }
 
 int model_pin_progress(void *user, uint64_t done, uint64_t total)

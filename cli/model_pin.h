@@ -5,6 +5,7 @@
 #include "cli.h"
 
 #include "model/model_hash.h"
+#include "offline/offline.h"
 
 struct model_pin {
     bool given;
@@ -14,8 +15,11 @@ struct model_pin {
 
 /* The value of --model-hash: 64 hexadecimal digits, "sha256:" before them or not. */
 void model_pin_option(struct model_pin *pin, const struct command *command, const char *text);
+/* For the lock: the files in which hashes are remembered. To be given up once the model is checked: who can write them can
+ * have another model taken for this one. */
+void model_pin_allow(struct offline_policy *policy);
 /* Hashes the model, with progress on a terminal, where a pin was given; ends the program if it is another. To be called
- * before anything of the model is opened, and before the program locks itself: the hashes are remembered in a file. */
+ * before anything of the model is opened. */
 void model_pin_check(struct model_pin *pin, const char *model, const char *mmproj, int threads);
 /* The hash if it is remembered, for the report of a run without a pin. */
 void model_pin_look_up(struct model_pin *pin, const char *model, const char *mmproj);

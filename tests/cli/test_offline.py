@@ -90,11 +90,14 @@ def commands():
     out = tempfile.mkdtemp(dir=scratch)
     messages = temporary("messages.json", json.dumps(
         [{"role": "user", "content": [{"type": "image", "path": IMAGE}, {"type": "text", "text": QUESTION}]}]).encode())
+    pin = succeeds("hash", SEES).split()[0]
     return {
-        "run": [["run", "-m", SEES, "-i", IMAGE, *SHORT, QUESTION], ["run", "-m", SEES, "--messages", messages, *SHORT, "--json"]],
+        "run": [["run", "-m", SEES, "-i", IMAGE, *SHORT, QUESTION], ["run", "-m", SEES, "--messages", messages, *SHORT, "--json"],
+                ["run", "-m", SEES, "-i", IMAGE, "--model-hash", pin, *SHORT, QUESTION]],
         "tokenize": [["tokenize", "-m", SEES, QUESTION]],
         "preprocess": [["preprocess", "-m", SEES, "-i", IMAGE, "--out", os.path.join(out, "seen.ppm")]],
-        "quantize": [["quantize", SEES, os.path.join(out, "small.gguf"), "--type", "q8_0"]],
+        "quantize": [["quantize", SEES, os.path.join(out, "small.gguf"), "--type", "q8_0", "--model-hash", pin]],
+        "hash": [["hash", SEES]],
         "offline": [], # opens neither a model nor an image; its attempts are the lock's own
     }
 
@@ -148,7 +151,7 @@ def the_lock_comes_first():
                 lines = file.read().splitlines()
             locked = next(i for i, line in enumerate(lines) if "SECCOMP_SET_MODE_FILTER" in line and "len=" in line)
             assert any("landlock_restrict_self" in line for line in lines[:locked]), f"{arguments[0]}: seccomp before Landlock"
-            opened = [line for line in lines[1:locked] if re.search(f'"({re.escape(SEES)}|{re.escape(scratch)})', line)
+            opened = [line for line in lines[1:locked] if re.search(f'"({re.escape(SEES)}|{re.escape(scratch)}/(?!cache/|state/))', line)
                       and "O_PATH" not in line and "O_DIRECTORY" not in line]
             assert not opened, f"{arguments[0]} opened before the lock: {opened}"
             expected = r"\d+ +(openat|open|seccomp|landlock_restrict_self)\(|\d+ +<\.\.\.|\d+ +(\+\+\+|---)"
