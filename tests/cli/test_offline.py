@@ -98,6 +98,7 @@ def commands():
         "preprocess": [["preprocess", "-m", SEES, "-i", IMAGE, "--out", os.path.join(out, "seen.ppm")]],
         "quantize": [["quantize", SEES, os.path.join(out, "small.gguf"), "--type", "q8_0", "--model-hash", pin]],
         "hash": [["hash", SEES]],
+        "synth": [["synth", "--preset", "tiny", os.path.join(out, "random")]],
         "offline": [], # opens neither a model nor an image; its attempts are the lock's own
     }
 
