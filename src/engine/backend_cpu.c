@@ -1,6 +1,8 @@
 /* The processor as a backend: its memory is the process's own, its operations are compute.h's. */
 #include "engine/backend.h"
 
+#include "base/private.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -34,6 +36,7 @@ static int cpu_alloc(struct backend *be, void **out, size_t bytes, const char *w
         total < bytes ? MAP_FAILED : mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return error_no_memory(err, what, bytes);
+    memory_keep_private(memory, total);
     *(size_t *)memory = total;
     *out = (char *)memory + HEADER;
     return 0;

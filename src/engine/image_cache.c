@@ -1,5 +1,7 @@
 #include "engine/image_cache.h"
 
+#include "base/private.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +77,7 @@ void image_cache_put(struct image_cache *cache, const uint64_t hash[2], struct b
         if (!place->features)
             place->features = malloc(cache->bytes);
         if (place->features) {
+            memory_keep_private(place->features, cache->bytes);
             memcpy(place->hash, hash, sizeof place->hash);
             place->used = ++cache->calls;
             be->ops->read(be, place->features, features, cache->bytes);

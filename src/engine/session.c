@@ -1,6 +1,7 @@
 #include "engine/session.h"
 
 #include "base/clock.h"
+#include "base/private.h"
 #include "image/image.h"
 
 #include <math.h>
@@ -21,6 +22,8 @@ static int allocate_host(struct ward_session *s, struct ward_error *err)
     s->logits = calloc((size_t)c->text.vocab_size, sizeof *s->logits);
     s->pixels = malloc(pixels + 1);
     s->planes = malloc((pixels + 1) * sizeof *s->planes);
+    memory_keep_private(s->pixels, pixels);
+    memory_keep_private(s->planes, pixels * sizeof *s->planes);
     if (!s->held || !s->held_images || !s->logits || !s->pixels || !s->planes)
         return error_no_memory(err, "the session", (size_t)s->context * sizeof *s->held + pixels * 5);
     return 0;

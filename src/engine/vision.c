@@ -1,6 +1,7 @@
 #include "engine/vision.h"
 
 #include "base/mapping.h"
+#include "base/private.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -73,6 +74,7 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
     e->lo = calloc(n, sizeof *e->lo);
     e->hi = calloc(n, sizeof *e->hi);
     e->host = malloc(input);
+    memory_keep_private(e->host, input);
     if (!e->lo || !e->hi || !e->host) {
         encoder_close(e);
         return error_no_memory(err, "the vision encoder", input);

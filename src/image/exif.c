@@ -1,6 +1,8 @@
 /* Orientation: where EXIF and XMP hold it, and turning the pixels. As Pillow's getexif and ImageOps.exif_transpose. */
 #include "image/formats.h"
 
+#include "base/private.h"
+
 #include <libexif/exif-data.h>
 #include <libexif/exif-utils.h>
 #include <stdlib.h>
@@ -101,6 +103,7 @@ int image_orient(struct ward_image *image, int orientation, struct ward_error *e
     uint8_t *turned = malloc(size);
     if (!turned)
         return error_no_memory(err, "turning an image", size);
+    memory_keep_private(turned, size);
     enum { TILE = 32 }; /* keeps both the rows read and the rows written in cache when rows become columns */
     for (ptrdiff_t tile_y = 0; tile_y < out_h; tile_y += TILE)
         for (ptrdiff_t tile_x = 0; tile_x < out_w; tile_x += TILE)

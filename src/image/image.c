@@ -3,6 +3,7 @@
 
 #include "base/mapping.h"
 #include "base/new_file.h"
+#include "base/private.h"
 #include "image/formats.h"
 
 #include <stdio.h>
@@ -81,6 +82,7 @@ int image_allocate(struct ward_image *out, uint64_t width, uint64_t height, cons
     out->rgb = malloc(size);
     if (!out->rgb)
         return error_no_memory(err, "an image", size);
+    memory_keep_private(out->rgb, size);
     out->width = (int)width;
     out->height = (int)height;
     return 0;
@@ -158,6 +160,7 @@ int image_pad(struct ward_image *image, const char *name, struct ward_error *err
     uint8_t *square = calloc(side * side, 3);
     if (!square)
         return error_no_memory(err, "padding an image", side * side * 3);
+    memory_keep_private(square, side * side * 3);
     const size_t left = (side - w) / 2, top = (side - h) / 2;
     for (size_t y = 0; y < h; y++)
         memcpy(square + ((top + y) * side + left) * 3, image->rgb + y * w * 3, w * 3);
