@@ -222,6 +222,7 @@ $(BUILD)/tests/ward-slow-encoder: $(BUILD)/tests/slow_encoder.o $(CLI_OBJ) $(BUI
 $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/tests/test_offline: TEST_LIBS += $(CLI_LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/objects.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(TEST_LIBS)

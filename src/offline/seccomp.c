@@ -22,8 +22,8 @@ static const char *const allowed[] = {
     "fsync", "fdatasync", "ftruncate", "fallocate", "sync_file_range", "fstatfs", "close_range",
     /* names; Landlock decides what is behind them */
     "access", "faccessat", "faccessat2", "stat", "lstat", "newfstatat", "statx", "statfs", "readlink", "readlinkat",
-    "getcwd", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "symlink",
-    "symlinkat", "umask",
+    "getcwd", "rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir", "link", "linkat",
+    "symlink", "symlinkat", "umask",
     "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self",
     /* memory (mmap and mprotect: below) */
     "brk", "munmap", "mremap", "madvise", "mincore", "msync", "mlock", "mlock2", "munlock",
@@ -139,7 +139,7 @@ static void add_with_arguments(struct filter *f)
     allow_value(f, "kill", 0, (uint64_t)getpid());
     allow_value(f, "kill", 0, 0);
     allow_value(f, "prctl", 0, PR_SET_NAME);
-    add(f, SCMP_ACT_ALLOW, "prlimit64", &SCMP_CMP(2, SCMP_CMP_EQ, 0)); /* to ask, not to set */
+    add_masked(f, SCMP_ACT_ALLOW, "prlimit64", 2, UINT64_MAX, 0); /* to ask, not to set */
 }
 
 int seccomp_enforce(void)
