@@ -511,7 +511,8 @@ static void look_up_hashes(struct sweep *sweep)
 static void lock_in(const struct bench_command *b)
 {
     static const char *const machine[] = {"/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo",   "/proc/stat",
-                                          "/proc/swaps",   "/sys",          "/etc/os-release", "/var/lib/nvpmodel"};
+                                          "/proc/swaps",   "/sys",          "/etc/os-release", "/var/lib/nvpmodel",
+                                          "/etc/localtime", "/proc/driver/nvidia", "/proc/sys/kernel/osrelease"};
     struct offline_policy policy = {0};
     struct ward_error err;
     for (size_t i = 0; i < sizeof machine / sizeof *machine; i++)
