@@ -142,7 +142,10 @@ struct watch_sample watch_peak(struct watch *w, double from, double to)
 {
     struct watch_sample peak = {0};
     pthread_mutex_lock(&w->mutex);
-    for (size_t i = first_at(w, from); i < w->n && w->at[i].ms <= to; i++)
+    const size_t first = first_at(w, from);
+    if (first > 0 && first < w->n) /* if nothing was seen within, what was seen next */
+        peak = w->at[first];
+    for (size_t i = first; i < w->n && w->at[i].ms <= to; i++)
         if (w->at[i].resident >= peak.resident)
             peak = w->at[i];
     pthread_mutex_unlock(&w->mutex);
