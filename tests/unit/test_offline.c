@@ -1,6 +1,7 @@
 /* The lock, from inside: each attempt in a process of its own, for every ABI of Landlock up to the kernel's. */
 #include "folder.h"
 
+#include "base/private.h"
 #include "offline/offline.h"
 #include "offline/parts.h"
 
@@ -9,7 +10,9 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -270,6 +273,70 @@ static void descriptors_are_closed_but_those_named(void **state)
     }
 }
 
+/* ---- dumps and swap ---------------------------------------------------------------------------------------------- */
+
+/* "VmFlags: rd wr ..." of the mapping that begins at `at`, in /proc/self/smaps. */
+static void flags_of(char *flags, size_t size, const void *at)
+{
+    char line[512];
+    bool here = false;
+    FILE *file = fopen("/proc/self/smaps", "re");
+    *flags = '\0';
+    while (file && !*flags && fgets(line, sizeof line, file)) {
+        char *end;
+        const unsigned long long begin = strtoull(line, &end, 16);
+        if (*end == '-')
+            here = begin == (uintptr_t)at;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            snprintf(flags, size, "%s", line);
+    }
+    if (file)
+        fclose(file);
+}
+
+static void memory_is_kept_private(void **state)
+{
+    (void)state;
+    enum { BYTES = 1 << 16 };
+    char before[512], after[512];
+    struct rlimit limit;
+    void *memory = mmap(NULL, 3 * BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(memory != MAP_FAILED);
+    char *middle = (char *)memory + BYTES;
+    memory_keep_private(middle - 1, BYTES + 2); /* whole pages only */
+    flags_of(before, sizeof before, memory);
+    flags_of(after, sizeof after, middle);
+    if (!*after) {
+        print_message("# there is no /proc/self/smaps\n");
+        skip();
+    }
+    assert_null(strstr(before, " dd"));
+    assert_non_null(strstr(after, " dd"));
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur >= BYTES)
+        assert_non_null(strstr(after, " lo"));
+    memory_keep_private(NULL, BYTES);
+    memory_keep_private(middle, 0);
+    munmap(memory, 3 * BYTES);
+}
+
+static int dumps_are_off(void *arg)
+{
+    (void)arg;
+    struct rlimit limit;
+    char filter[32] = "";
+    REQUIRE(offline_lock(&(struct offline_policy){.partial = true}, NULL) == 0);
+    REQUIRE(getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_cur == 0 && limit.rlim_max == 0);
+    FILE *file = fopen("/proc/self/coredump_filter", "re");
+    REQUIRE(!file || (fgets(filter, sizeof filter, file) && strtoul(filter, NULL, 16) == 0));
+    return 0;
+}
+
+static void no_core_is_dumped(void **state)
+{
+    (void)state;
+    assert_int_equal(in_a_process(dumps_are_off, NULL), 0);
+}
+
 /* ---- other architectures ----------------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
@@ -313,6 +380,8 @@ int main(void)
         cmocka_unit_test(a_lock_after_threads_is_refused),
         cmocka_unit_test(threads_inherit_the_lock),
         cmocka_unit_test(descriptors_are_closed_but_those_named),
+        cmocka_unit_test(memory_is_kept_private),
+        cmocka_unit_test(no_core_is_dumped),
         cmocka_unit_test(calls_of_another_architecture_end_the_process),
     };
     return cmocka_run_group_tests_name("offline", tests, NULL, NULL);
