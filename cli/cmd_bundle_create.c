@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 static int run_keygen(int argc, char **argv), run_create(int argc, char **argv);
 
@@ -104,9 +105,12 @@ static int run_keygen(int argc, char **argv)
     if (minisign_generate(&public_text, &secret_text, open ? NULL : passphrase, &err))
         die_error(&err);
     explicit_bzero(passphrase, sizeof passphrase);
-    if (new_file_put_secret(secret_path, secret_text, strlen(secret_text), &err) ||
-        new_file_put(public_path, public_text, strlen(public_text), &err))
+    if (new_file_put_secret(secret_path, secret_text, strlen(secret_text), &err))
         die_error(&err);
+    if (new_file_put(public_path, public_text, strlen(public_text), &err)) {
+        unlink(secret_path); /* a key without its other half is of no use */
+        die_error(&err);
+    }
     explicit_bzero(secret_text, strlen(secret_text));
     output_text(public_text);
     free(public_text);
@@ -213,12 +217,10 @@ static const char readme[] =
     "\n"
     "A newer bundle is installed the same way; sh install.sh --rollback goes back. Not for clinical use.\n";
 
-static int add_all(struct bundle_items *items, const struct create *o, struct ward_error *err)
+static int add_texts(struct bundle_items *items, const struct create *o, struct ward_error *err)
 {
     bool hai_def = false;
-    int rc = bundle_add_program(items, err);
-    if (!rc)
-        rc = bundle_add_model(items, o->model, o->mmproj, &hai_def, err);
+    int rc = bundle_model_terms(&hai_def, o->model, o->mmproj, err);
     if (!rc)
         rc = bundle_add_text(items, "NOTICE.txt", hai_def ? NOTICE NOTICE_HAI_DEF : NOTICE NOTICE_OTHER, false, err);
     if (!rc)
@@ -243,12 +245,15 @@ static int run_create(int argc, char **argv)
         die("this machine does not say what it is");
     snprintf(facts.machine, sizeof facts.machine, "%s", machine.machine);
     snprintf(facts.libc, sizeof facts.libc, "%s", gnu_get_libc_version());
-    if (add_all(&items, &o, &err))
+    if (bundle_add_program(&items, &err) || bundle_add_model(&items, o.model, o.mmproj, &err) ||
+        lock_allow_model(&policy, o.model, o.mmproj, &err))
         die_error(&err);
     for (size_t i = 0; i < items.n; i++)
         offline_allow(&policy, OFFLINE_READ, items.at[i].source);
     offline_allow(&policy, OFFLINE_OUTPUT, o.out);
     lock_enforce(&policy);
+    if (add_texts(&items, &o, &err))
+        die_error(&err);
     const struct bundle_progress progress = bundle_command_progress("bundling", o.threads);
     const int rc = bundle_create(o.out, &items, &facts, &key, seconds, &progress, &err);
     explicit_bzero(&key, sizeof key);

@@ -44,9 +44,11 @@ void bundle_items_free(struct bundle_items *items);
  * and lib/ward/. */
 WARD_CHECKED int bundle_add_program(struct bundle_items *items, struct ward_error *err);
 /* The model's files under models/: those that its hash covers, and what a folder has of licences and notices. name,
- * mmproj: as for model_locate. hai_def: whether they are under Google's terms. */
-WARD_CHECKED int bundle_add_model(struct bundle_items *items, const char *name, const char *mmproj, bool *hai_def,
+ * mmproj: as for model_locate. Opens no file of it. */
+WARD_CHECKED int bundle_add_model(struct bundle_items *items, const char *name, const char *mmproj,
                                   struct ward_error *err);
+/* Reads of a model whether it is under Google's terms: its model card, or its GGUF keys. */
+WARD_CHECKED int bundle_model_terms(bool *hai_def, const char *name, const char *mmproj, struct ward_error *err);
 
 /* What a bundle says of itself, bundle.json. */
 struct bundle_facts {

@@ -193,18 +193,14 @@ static int terms_of_file(struct terms *terms, const char *path, struct ward_erro
     return rc;
 }
 
-int bundle_add_model(struct bundle_items *items, const char *name, const char *mmproj, bool *hai_def,
-                     struct ward_error *err)
+int bundle_add_model(struct bundle_items *items, const char *name, const char *mmproj, struct ward_error *err)
 {
     struct model_place place;
-    struct terms terms = {0};
     int rc = model_locate(&place, name, mmproj, err);
     if (rc)
         return rc;
     if (place.is_gguf) {
         rc = add_gguf(items, &place, err);
-        if (!rc)
-            rc = terms_of_file(&terms, place.path, err);
     } else {
         struct model_hash files;
         rc = model_hash_list(&files, name, mmproj, err);
@@ -213,8 +209,22 @@ int bundle_add_model(struct bundle_items *items, const char *name, const char *m
         model_hash_free(&files);
         if (!rc)
             rc = add_notices(items, place.path, err);
-        terms_of_folder(&terms, place.path);
     }
+    model_place_free(&place);
+    return rc;
+}
+
+int bundle_model_terms(bool *hai_def, const char *name, const char *mmproj, struct ward_error *err)
+{
+    struct model_place place;
+    struct terms terms = {0};
+    int rc = model_locate(&place, name, mmproj, err);
+    if (rc)
+        return rc;
+    if (place.is_gguf)
+        rc = terms_of_file(&terms, place.path, err);
+    else
+        terms_of_folder(&terms, place.path);
     *hai_def = terms.hai_def;
     model_place_free(&place);
     return rc;

@@ -91,6 +91,6 @@ case $prefix in /*) ;; *) prefix=$(pwd)/$prefix ;; esac
 cd "$here"
 verify_list
 verify_files
-./bin/ward --version >/dev/null 2>&1 || fail "bin/ward does not run here: another machine or an older C library than \
+./bin/ward --version >/dev/null 2>&1 || fail "bin/ward does not run here: a medium mounted noexec, another machine, or an older C library than \
 $(sed -n 's/.*"libc": "\(.*\)".*/\1/p' bundle.json) ($(getconf GNU_LIBC_VERSION 2>/dev/null || echo unknown) is here)"
 exec ./bin/ward bundle install . --key "$key" --prefix "$prefix"
