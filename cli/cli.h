@@ -13,6 +13,7 @@ struct command {
     const char *help;  /* examples, then options */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
 };
+extern const struct command command_doctor;
 extern const struct command command_run, command_tokenize, command_preprocess, command_quantize,
                             command_hash, command_bundle, command_synth, command_bench, command_offline;
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const struct command *const commands[] = {&command_run, &command_tokenize, &command_preprocess,
+static const struct command *const commands[] = {&command_run, &command_doctor, &command_tokenize, &command_preprocess,
                                                  &command_quantize, &command_hash, &command_synth, &command_bench,
                                                  &command_bundle, &command_offline};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/pool.h"
+#include "bench/machine.h"
 #include "bench/peak.h"
 
 #include <math.h>
@@ -13,17 +14,36 @@
 
 enum {
     READ_CHUNK = 1 << 20, /* that a thread claims at a time */
-    READ_MS = 500,        /* how long each figure is looked for */
-    MULTIPLY_MS = 200,
+    ROUNDS = 5,           /* each figure is looked for in all of them, for so long: */
+    READ_MS = 120,
+    MULTIPLY_MS = 50,
     TURN_MS = 5, /* of one run of a multiply, about */
 };
 static const size_t LEAST_BUFFER = (size_t)64 << 20, USUAL_BUFFER = (size_t)256 << 20, MOST_BUFFER = (size_t)1 << 30;
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------- */
 
+/* How often something was done, and how long all of it took. */
+struct tally {
+    double best, amount, ms;
+};
+
+static void tally_add(struct tally *t, double amount, double ms)
+{
+    t->best = fmax(t->best, amount / ms * 1e3);
+    t->amount += amount;
+    t->ms += ms;
+}
+
+static double tally_mean(const struct tally *t)
+{
+    return t->ms > 0 ? t->amount / t->ms * 1e3 : 0;
+}
+
 struct multiply_job {
     struct peak_loop loop;
     long turns;
+    struct tally tally;
 };
 
 static void multiply_task(void *arg, int task, int thread)
@@ -34,23 +54,18 @@ static void multiply_task(void *arg, int task, int thread)
 }
 
 /* The first runs find how many turns fill TURN_MS, and let the processor reach its clock. */
-static double multiply_rate(struct pool *pool, struct peak_loop loop)
+static void multiply(struct pool *pool, struct multiply_job *job)
 {
-    struct multiply_job job = {loop, 1000};
     const int threads = pool_threads(pool);
-    double best = 0;
-    if (!loop.run)
-        return 0;
-    for (const double end = clock_ms() + MULTIPLY_MS; clock_ms() < end;) {
+    for (const double end = clock_ms() + MULTIPLY_MS; job->loop.run && clock_ms() < end;) {
         const double start = clock_ms();
-        pool_run(pool, multiply_task, &job, threads);
+        pool_run(pool, multiply_task, job, threads);
         const double ms = clock_ms() - start;
-        if (ms < TURN_MS)
-            job.turns *= 2;
+        if (ms < TURN_MS && !job->tally.ms)
+            job->turns *= 2;
         else
-            best = fmax(best, loop.operations * (double)job.turns * threads / ms * 1e3);
+            tally_add(&job->tally, job->loop.operations * (double)job->turns * threads, ms);
     }
-    return best;
 }
 
 static const enum rounding rounding_of[LIMITS_MULTIPLIES] = {ROUND_NOTHING, ROUND_BF16, ROUND_FIXED, ROUND_X8};
@@ -102,42 +117,57 @@ static void read_task(void *arg, int task, int thread)
     atomic_fetch_add(&job->sum, peak_read(job->data + (size_t)task * READ_CHUNK, READ_CHUNK));
 }
 
-static double read_rate(struct pool *pool, struct read_job *job, size_t bytes)
+static void read_all(struct pool *pool, struct read_job *job, size_t bytes, struct tally *tally)
 {
-    double best = 0;
     for (const double end = clock_ms() + READ_MS; clock_ms() < end;) {
         const double start = clock_ms();
         pool_run(pool, read_task, job, (int)(bytes / READ_CHUNK));
-        best = fmax(best, (double)bytes / (clock_ms() - start) * 1e3);
+        tally_add(tally, (double)bytes, clock_ms() - start);
     }
-    return best;
 }
 
-/* Four times the last level of the caches, but no more than a quarter of the memory that is free. */
+/* Four times the last level of all caches together, but no more than a quarter of the memory that is free. */
 static size_t buffer_size(void)
 {
-    const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    struct machine machine;
+    machine_read(&machine, "");
     size_t size = USUAL_BUFFER;
-    if (cache > 0 && (size_t)cache > size / 4)
-        size = (size_t)cache < MOST_BUFFER / 4 ? 4 * (size_t)cache : MOST_BUFFER;
+    if (machine.l3_bytes > size / 4)
+        size = machine.l3_bytes < MOST_BUFFER / 4 ? 4 * machine.l3_bytes : MOST_BUFFER;
     if (pages > 0 && page > 0 && size > (size_t)pages * (size_t)page / 4)
         size = (size_t)pages * (size_t)page / 4;
     return (size < LEAST_BUFFER ? LEAST_BUFFER : size) / READ_CHUNK * READ_CHUNK;
 }
 
-static int measure_reading(struct limits *out, struct pool *pool, struct pool *one, struct ward_error *err)
-{
-    struct read_job job = {aligned_alloc(READ_CHUNK, out->buffer_bytes), 0};
-    if (!job.data)
-        return error_no_memory(err, "measuring how fast memory is read", out->buffer_bytes);
-    pool_run(pool, fill_task, &job, (int)(out->buffer_bytes / READ_CHUNK));
-    out->read_bytes = read_rate(pool, &job, out->buffer_bytes);
-    out->read_bytes_one = out->threads == 1 ? out->read_bytes : read_rate(one, &job, out->buffer_bytes);
-    free(job.data);
-    return 0;
-}
-
 /* ---- all of it --------------------------------------------------------------------------------------------------- */
+
+static void measure(struct limits *out, const struct kernels *k, struct pool *pool, struct pool *one,
+                    struct read_job *read)
+{
+    struct multiply_job jobs[LIMITS_MULTIPLIES] = {{.turns = 0}};
+    struct tally all = {0}, alone = {0};
+    for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++) {
+        jobs[kind].turns = 1000;
+        if (has_rounding(k, rounding_of[kind]))
+            jobs[kind].loop = peak_multiply(k->isa, rounding_of[kind]);
+    }
+    pool_run(pool, fill_task, read, (int)(out->buffer_bytes / READ_CHUNK));
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
+            multiply(pool, &jobs[kind]);
+        read_all(pool, read, out->buffer_bytes, &all);
+        if (out->threads > 1)
+            read_all(one, read, out->buffer_bytes, &alone);
+    }
+    for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++) {
+        out->multiply[kind] = jobs[kind].tally.best;
+        out->multiply_mean[kind] = tally_mean(&jobs[kind].tally);
+    }
+    out->read_bytes = all.best;
+    out->read_bytes_mean = tally_mean(&all);
+    out->read_bytes_one = out->threads > 1 ? alone.best : all.best;
+}
 
 int limits_measure(struct limits *out, int threads, enum isa highest, struct ward_error *err)
 {
@@ -146,18 +176,19 @@ int limits_measure(struct limits *out, int threads, enum isa highest, struct war
     struct kernels k = {0};
     kernels_init(&k, highest);
     *out = (struct limits){.isa = k.isa, .buffer_bytes = buffer_size()};
-    int rc = pool_open(&pool, threads, err);
+    struct read_job read = {aligned_alloc(READ_CHUNK, out->buffer_bytes), 0};
+    int rc = read.data ? 0 : error_no_memory(err, "measuring how fast memory is read", out->buffer_bytes);
+    if (!rc)
+        rc = pool_open(&pool, threads, err);
     if (!rc)
         rc = pool_open(&one, 1, err);
     if (!rc) {
         out->threads = pool_threads(pool);
-        for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
-            if (has_rounding(&k, rounding_of[kind]))
-                out->multiply[kind] = multiply_rate(pool, peak_multiply(k.isa, rounding_of[kind]));
-        rc = measure_reading(out, pool, one, err);
+        measure(out, &k, pool, one, &read);
     }
     pool_close(&pool);
     pool_close(&one);
+    free(read.data);
     out->ms = clock_ms() - start;
     return rc;
 }
@@ -170,6 +201,14 @@ static void write_rate(struct json_writer *w, const char *key, double per_second
         json_write_null(w, key);
 }
 
+static void write_rates(struct json_writer *w, const char *key, const double rates[LIMITS_MULTIPLIES])
+{
+    json_write_open(w, key, '{');
+    for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
+        write_rate(w, limits_multiply_name((enum limits_multiply)kind), rates[kind]);
+    json_write_close(w, '}');
+}
+
 void limits_write_json(struct json_writer *w, const char *key, const struct limits *limits)
 {
     json_write_open(w, key, '{');
@@ -177,10 +216,9 @@ void limits_write_json(struct json_writer *w, const char *key, const struct limi
     json_write_integer(w, "threads", limits->threads);
     write_rate(w, "read_gbs", limits->read_bytes);
     write_rate(w, "read_one_gbs", limits->read_bytes_one);
-    json_write_open(w, "multiply_gops", '{');
-    for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
-        write_rate(w, limits_multiply_name((enum limits_multiply)kind), limits->multiply[kind]);
-    json_write_close(w, '}');
+    write_rate(w, "read_mean_gbs", limits->read_bytes_mean);
+    write_rates(w, "multiply_gops", limits->multiply);
+    write_rates(w, "multiply_mean_gops", limits->multiply_mean);
     json_write_integer(w, "buffer_bytes", (int64_t)limits->buffer_bytes);
     json_write_number(w, "ms", limits->ms, 1);
     json_write_close(w, '}');

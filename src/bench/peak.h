@@ -12,7 +12,7 @@ struct peak_loop {
 
 /* The multiply that products of a set with a rounding are made of. */
 struct peak_loop peak_multiply(enum isa isa, enum rounding rounding);
-/* Reads all of `data`, whose size is a multiple of 64; the sum is there so that reading cannot be left out. */
+/* Reads all of `data`, whose size is a multiple of 256; the sum is there so that reading cannot be left out. */
 uint64_t peak_read(const void *data, size_t bytes);
 
 #endif

@@ -1,0 +1,225 @@
+/* ward doctor: whether a machine will do, before anything is downloaded or bought. */
+#include "doctor.h"
+#include "lock.h"
+#include "options.h"
+#include "progress.h"
+
+#include "base/disk.h"
+#include "model/checkpoint.h"
+#include "synth/texts.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static int run(int argc, char **argv);
+
+const struct command command_doctor = {
+    .name = "doctor",
+    .summary = "say whether this machine will do, and how fast it will be",
+    .usage = "doctor [-m MODEL] [--device NAME] [options]",
+    .help =
+        "Examples:\n"
+        "  ward doctor                                this machine, for MedGemma 4B\n"
+        "  ward doctor -m ./models                    for a model that is here\n"
+        "  ward doctor --preset medgemma-27b          for one that is not\n"
+        "  ward doctor --device \"Jetson AGX Orin\"     a machine not yet bought\n"
+        "  ward doctor --target-ms 5000 && echo yes   will one image and its answer take no more?\n"
+        "\n"
+        "Holds the machine against the minimum (processor, RAM, disk, driver) and against what each type of the\n"
+        "model takes, and predicts from two seconds of measuring what one image, a question and 200 tokens of answer\n"
+        "will take. Then: what keeps what patients are asked about on this machine.\n"
+        "Exit status 0: it will do. 1: it will not.\n"
+        "\n"
+        "  -m, --model MODEL          folder of the checkpoint, a GGUF file, or a name, as for ward run\n"
+        "      --mmproj FILE|none     GGUF file of the image encoder (the one beside the model's)\n"
+        "      --preset NAME|FILE     medgemma-4b, medgemma-27b, or a config.json (medgemma-4b)\n"
+        "      --device NAME          a machine of the table instead of this one; 'list' prints the table\n"
+        "      --memory GB            of that machine, if it shares its memory with its GPU (the most that is sold)\n"
+        "      --target-ms MS         the machine will only do if one type is predicted to answer in this time\n"
+        "      --json                 one JSON object instead of text\n"
+        "  -t, --threads N            (all processors)\n",
+    .run = run,
+};
+
+struct doctor_options {
+    const char *model, *mmproj, *preset, *device;
+    double memory_gb, target_ms;
+    int threads;
+    bool json;
+};
+
+enum { OPT_MMPROJ = 256, OPT_PRESET, OPT_DEVICE, OPT_MEMORY, OPT_TARGET, OPT_JSON };
+
+static const struct option options[] = {
+    {"model", required_argument, NULL, 'm'},
+    {"mmproj", required_argument, NULL, OPT_MMPROJ},
+    {"preset", required_argument, NULL, OPT_PRESET},
+    {"device", required_argument, NULL, OPT_DEVICE},
+    {"memory", required_argument, NULL, OPT_MEMORY},
+    {"target-ms", required_argument, NULL, OPT_TARGET},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"threads", required_argument, NULL, 't'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+/* ---- options ----------------------------------------------------------------------------------------------------- */
+
+static void parse(struct doctor_options *o, int argc, char **argv)
+{
+    const struct command *command = &command_doctor;
+    int c;
+    while ((c = options_next(command, argc, argv, options)) != -1) {
+        switch (c) {
+        case 'm': o->model = optarg; break;
+        case OPT_MMPROJ: o->mmproj = optarg; break;
+        case OPT_PRESET: o->preset = optarg; break;
+        case OPT_DEVICE: o->device = optarg; break;
+        case OPT_MEMORY: o->memory_gb = option_number(command, "--memory", optarg, 1, 1e6); break;
+        case OPT_TARGET: o->target_ms = option_number(command, "--target-ms", optarg, 1, 1e9); break;
+        case OPT_JSON: o->json = true; break;
+        case 't': o->threads = (int)option_integer(command, "--threads", optarg, 1, 1024); break;
+        }
+    }
+    if (argc - optind)
+        die_usage(command, "doctor: no operands are expected, %d given", argc - optind);
+    if (o->model && o->preset)
+        die_usage(command, "doctor: -m and --preset both name a model");
+    if (o->memory_gb > 0 && !o->device)
+        die_usage(command, "doctor: --memory belongs to --device; this machine's own is known");
+}
+
+/* Appends the names in the table that begin with so many letters of a name. */
+static void list_devices(char *out, size_t room, const char *name, size_t letters)
+{
+    const struct device *known;
+    for (int i = 0; (known = device_at(i)); i++) {
+        const size_t n = strlen(out);
+        if (strncasecmp(known->name, name, letters) == 0)
+            snprintf(out + n, room - n, "%s%s", n ? ", " : "", known->name);
+    }
+}
+
+static const struct device *device_option(const char *name)
+{
+    char names[1024] = "";
+    const struct device *device = device_find(name);
+    if (device)
+        return device;
+    list_devices(names, sizeof names, name, 2); /* those that begin alike, or all */
+    if (!*names)
+        list_devices(names, sizeof names, name, 0);
+    die_usage(&command_doctor, "doctor: there is no '%s' in the table of devices, which has %s", name, names);
+}
+
+/* ---- what is looked at ------------------------------------------------------------------------------------------- */
+
+static uint64_t file_bytes(const char *path)
+{
+    struct stat st;
+    return path && stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+}
+
+/* The disk that a model lies on, and what it takes there; without one the folder that ward was started in. */
+static void look_at_disk(struct doctor_report *r, const struct doctor_options *o)
+{
+    struct model_place place;
+    struct ward_error ignored;
+    const char *where = ".";
+    uint64_t bytes;
+    bool found = o->model && model_locate(&place, o->model, o->mmproj, &ignored) == 0;
+    if (found && place.is_gguf)
+        r->facts.disk_held = file_bytes(place.path) + file_bytes(place.mmproj);
+    else if (found) /* of a folder of bf16, as it was published */
+        r->facts.disk_held = r->types[PREDICT_BF16].need.text_bytes + r->types[PREDICT_BF16].need.vision_bytes;
+    if (found)
+        where = place.path;
+    if (disk_free(where, &bytes) == 0)
+        r->facts.disk_free = bytes;
+    if (found)
+        model_place_free(&place);
+}
+
+static void read_config(struct doctor_report *r, const struct doctor_options *o)
+{
+    struct ward_error err;
+    struct synth_source source;
+    int rc;
+    if (o->model) {
+        r->model = o->model;
+        rc = checkpoint_read_config(&r->config, o->model, o->mmproj, &err);
+    } else {
+        r->model = o->preset ? o->preset : "medgemma-4b";
+        rc = synth_source_open(&source, r->model, &err);
+        if (!rc) {
+            r->config = source.config;
+            r->config.random_weights = false; /* the shape alone is meant */
+            synth_source_close(&source);
+        }
+    }
+    if (rc)
+        die_error(&err);
+}
+
+/* Before the lock, which changes it for ward itself. */
+static void look_at_dumps(struct doctor_report *r)
+{
+    struct rlimit limit;
+    r->dumps_limited = getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_cur == 0;
+}
+
+/* What doctor reads is named before it locks itself in; a system that cannot lock is a finding, not an error. */
+static void lock_in(const struct doctor_options *o)
+{
+    struct offline_policy policy = {.partial = true};
+    struct ward_error err;
+    if (o->model && lock_allow_model(&policy, o->model, o->mmproj, &err))
+        die_error(&err);
+    offline_allow(&policy, OFFLINE_READ, o->preset);
+    offline_allow(&policy, OFFLINE_LIST, ".");
+    if (offline_lock(&policy, &err))
+        die_error(&err);
+    offline_policy_free(&policy);
+}
+
+static int run(int argc, char **argv)
+{
+    static struct doctor_report r;
+    struct doctor_options o = {0};
+    struct ward_error err;
+    parse(&o, argc, argv);
+    if (o.device && strcmp(o.device, "list") == 0) {
+        doctor_print_devices();
+        return 0;
+    }
+    if (o.device)
+        r.facts.device = device_option(o.device);
+    machine_read(&r.machine, "");
+    machine_read_state(&r.state, "");
+    look_at_dumps(&r);
+    lock_in(&o);
+    r.facts.machine = &r.machine;
+    if (r.facts.device)
+        r.facts.memory = (uint64_t)((o.memory_gb > 0 ? o.memory_gb : r.facts.device->memory_gb) * 1e9);
+    read_config(&r, &o);
+    if (!r.facts.device) {
+        progress_show("measuring", 0, 0);
+        const int rc = limits_measure(&r.limits, o.threads, ISA_COUNT - 1, &err);
+        progress_clear();
+        if (rc)
+            die_error(&err);
+    }
+    for (int type = 0; type < PREDICT_TYPES; type++)
+        doctor_type(&r.types[type], &r.config, (enum predict_type)type, &r.facts, &r.limits);
+    look_at_disk(&r, &o);
+    r.asked_ms = o.target_ms;
+    doctor_judge(&r);
+    if (o.json)
+        doctor_print_json(&r);
+    else
+        doctor_print_text(&r);
+    return r.will_do ? 0 : EXIT_FAILED;
+}
