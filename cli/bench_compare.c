@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double P_MOST = 0.01, LEAST = 0.03, LEAST_OF_WHOLE = 0.005;
+static const double P_MOST = 0.01, LEAST = 0.03, LEAST_OF_WHOLE = 0.005, BUSY = 0.05, LEAST_BUSY = 1;
 
 struct values {
     double *at;
@@ -37,7 +37,8 @@ static bool too_few(size_t a, size_t b)
 }
 
 /* whole: the median of the whole answer, ms. */
-static const char *judge(const struct values *a, const struct values *b, double whole, double *change, double *p)
+static const char *judge(const struct values *a, const struct values *b, double whole, bool busy, double *change,
+                         double *p)
 {
     const struct stats x = stats_of(a->at, a->n), y = stats_of(b->at, b->n);
     const double difference = y.p50 - x.p50, size = fabs(difference);
@@ -47,21 +48,23 @@ static const char *judge(const struct values *a, const struct values *b, double 
         return "not in both";
     if (too_few(a->n, b->n))
         return "too few runs";
-    const double spread = fmax(x.p75 - x.p25, y.p75 - y.p25);
-    if (*p >= P_MOST || size <= LEAST * x.p50 || size <= spread || size <= LEAST_OF_WHOLE * whole)
+    const double spread = x.p75 - x.p25 + y.p75 - y.p25, part = size / fmin(x.p50, y.p50);
+    if (*p >= P_MOST || !(part > LEAST) || size <= spread || size <= LEAST_OF_WHOLE * whole)
         return "no difference";
+    if (busy && part <= LEAST_BUSY)
+        return "unsure: busy";
     return difference > 0 ? "slower" : "faster";
 }
 
 static void add_figure(struct table *t, const struct json *a, const struct json *b, const char *name, const char *path,
-                       double whole)
+                       double whole, bool busy)
 {
     char text[VIEW_TEXT], runs[96];
     double change, p;
     snprintf(runs, sizeof runs, "%s.runs", path);
     struct values x = values_of(a, runs), y = values_of(b, runs);
     if (x.n || y.n) {
-        const char *verdict = judge(&x, &y, whole, &change, &p);
+        const char *verdict = judge(&x, &y, whole, busy, &change, &p);
         table_cell(t, name);
         table_cell(t, show_number(text, number_at(at(a, path), "p50")));
         table_cell(t, show_number(text, number_at(at(b, path), "p50")));
@@ -90,6 +93,12 @@ static void add_memory(struct table *t, const struct json *a, const struct json 
     table_cellf(t, "%+.1f %%", x > 0 ? 100 * (y - x) / x : 0);
     table_cell(t, "-");
     table_cell(t, differs ? y > x ? "more" : "less" : "no difference");
+}
+
+/* Whether other programs used the machine while either was measured, or it was too short to tell. */
+static bool was_busy(const struct json *a, const struct json *b)
+{
+    return !(number_at(a, "machine.others_busy") <= BUSY && number_at(b, "machine.others_busy") <= BUSY);
 }
 
 static bool same_number(const struct json *a, const struct json *b, const char *path)
@@ -132,7 +141,7 @@ static void explain(char *out, size_t room, const struct json *a, const struct j
     if (fabs(number_at(ra, "tokens.mean") - number_at(rb, "tokens.mean")) > 0.5 && n < room)
         n += (size_t)snprintf(out + n, room - n, "The answers differ in length: %.1f and %.1f tokens. ",
                               number_at(ra, "tokens.mean"), number_at(rb, "tokens.mean"));
-    if ((number_at(ra, "machine.others_busy") > 0.05 || number_at(rb, "machine.others_busy") > 0.05) && n < room)
+    if (was_busy(ra, rb) && n < room)
         n += (size_t)snprintf(out + n, room - n, "The machine was busy: differences may be other programs'. ");
     if (n && n < room)
         out[n - 1] = '\0';
@@ -156,7 +165,7 @@ static void add_pair(struct tables *out, const struct json *a, const struct json
         tables_add(out, title, (const char *const[]){"figure", "A, P50", "B, P50", "change", "p", "verdict", NULL});
     const double whole = fmin(number_at(ra, "latency_ms.p50"), number_at(rb, "latency_ms.p50"));
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
-        add_figure(t, ra, rb, figures[i].name, figures[i].path, whole);
+        add_figure(t, ra, rb, figures[i].name, figures[i].path, whole, was_busy(ra, rb));
     add_memory(t, ra, rb, "memory, inference, MiB", "memory.steady.resident");
     add_memory(t, ra, rb, "memory, private, MiB", "memory.steady.anonymous");
     explain(text, sizeof text, a, b, ra, rb);

@@ -159,8 +159,8 @@ void bench_print_markdown(const struct json *document)
 static const char *const columns[] = {
     "model.name", "model.type", "model.bytes", "model.random_weights", "device", "kernels", "threads", "test.image",
     "test.prompt_tokens", "test.max_tokens", "test.fixed", "test.context", "complete", "latency_ms.mean",
-    "latency_ms.std", "latency_ms.p50", "latency_ms.p95", "latency_ms.min", "latency_ms.max", "ttft_ms.mean", "ttft_ms.std",
-    "tokens.mean",
+    "latency_ms.std", "latency_ms.p50", "latency_ms.p95", "latency_ms.min", "latency_ms.max", "ttft_ms.mean",
+    "ttft_ms.std", "tokens.mean",
     "tokens.drafted", "tokens.accepted", "stages.open.cold_ms", "stages.open.warm_ms.mean", "stages.image.mean",
     "stages.vision.mean", "stages.prefill.mean", "stages.first_token.mean", "stages.decode.mean", "stages.token.mean",
     "stages.token.p50", "stages.token.p95", "stages.token.p99", "throughput.prefill_tps", "throughput.decode_tps",

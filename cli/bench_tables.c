@@ -359,7 +359,8 @@ static void add_disk(struct tables *tables, const struct json *document)
     } lines[] = {{"disk.weights", "weights", "disk, weights"},
                  {"disk.tokenizer_config", "tokenizer and config", "disk, tokenizer and config"},
                  {"disk.program", "program", NULL},
-                 {"disk.libraries", "its shared libraries", NULL}};
+                 {"disk.libraries", "its shared libraries", NULL},
+                 {"disk.container", "container image", "disk, container image"}};
     struct table *t = tables_add(tables, "Disk", HEADS("#", "what", "size", "page", "verdict"));
     int i = 1;
     for (const struct json *r = first_result(document); r; r = r->next, i++) {
@@ -435,8 +436,9 @@ static void add_limits(struct tables *tables, const struct json *document)
         }
     }
     if (t)
-        table_note(t, "Limits measured on registers and by reading memory, with as many threads. Vision and prefill as shares "
-                      "of the multiply that products with these weights are made of, further tokens of reading the weights.");
+        table_note(t, "Limits measured on registers and by reading memory, with as many threads. Vision and prefill as "
+                      "shares of the multiply that products with these weights are made of, further tokens of reading "
+                      "the weights.");
 }
 
 static void add_state(struct tables *tables, const struct json *document)

@@ -261,6 +261,10 @@ static void write_disk(struct json_writer *w, const struct footprint *f)
     bytes(w, "tokenizer_config", f->tokenizer_config);
     bytes(w, "program", f->program);
     bytes(w, "libraries", f->libraries);
+    if (f->container)
+        bytes(w, "container", f->container);
+    else
+        json_write_null(w, "container");
     json_write_close(w, '}');
 }
 
@@ -360,6 +364,7 @@ static void write_rows(struct json_writer *w, const struct bench_document *d, co
     if (bits > 4)
         write_row(w, "disk, weights", "GiB", (double)f->weights / GIB, bits == 16 ? 8 : 4);
     write_row(w, "disk, tokenizer and config", "MB", (double)f->tokenizer_config / 1e6, 5);
+    write_row(w, "disk, container image", "GiB", f->container ? (double)f->container / GIB : NAN, 10);
     json_write_close(w, ']');
 }
 

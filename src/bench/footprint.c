@@ -107,6 +107,11 @@ static void measure_program(struct footprint *f)
     }
     if (maps)
         fclose(maps);
+    struct stat st;
+    char *slash = strrchr(own, '/');
+    if (slash && snprintf(last, sizeof last, "%.*s/ward-container.tar", (int)(slash - own), own) < (int)sizeof last &&
+        stat(last, &st) == 0)
+        f->container = (uint64_t)st.st_size;
 }
 
 int footprint_read(struct footprint *out, const struct checkpoint *c, struct ward_error *err)
@@ -223,7 +228,9 @@ static double image_operations(const struct model_config *c, const struct vision
 /* Pairs of a query and a key that a layer computes. */
 static double pairs(double tokens, bool global, double window)
 {
-    return global || tokens <= window ? tokens * (tokens + 1) / 2 : window * (window + 1) / 2 + (tokens - window) * window;
+    if (global || tokens <= window)
+        return tokens * (tokens + 1) / 2;
+    return window * (window + 1) / 2 + (tokens - window) * window;
 }
 
 struct model_work model_work(const struct ward_model *model, int prompt_tokens)

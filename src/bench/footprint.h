@@ -17,6 +17,7 @@ struct footprint {
     uint64_t vision;           /* bytes of tensors of the image encoder and its projector, among them */
     uint64_t tokenizer_config; /* of what a folder needs beside its weights: of tokenizer.model and tokenizer.json the
                                   smaller one; of a GGUF file all that is not tensors */
+    uint64_t container; /* the image that `make container` has put beside this program; 0: there is none */
     uint64_t program, libraries; /* this program's file, and those of the shared libraries it is linked with */
 };
 
@@ -36,7 +37,7 @@ struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, in
 /* The arithmetic of a model, by the weights that are open. Operations: two for a product and its addition. */
 struct model_work {
     double image;         /* of the encoder, attention included; 0: there is none */
-    double prompt;        /* of the decoder over a prompt of `prompt_tokens`, attention and one row of the head included */
+    double prompt;        /* of the decoder over `prompt_tokens`, attention and one row of the head included */
     uint64_t token_bytes; /* of weights that are read for each token that is generated */
     enum tensor_type vision_type, text_type; /* of most of their weights */
 };

@@ -3,6 +3,7 @@
 checkpoint. With the module jsonschema results are also validated by it."""
 import copy
 import csv
+import glob
 import hashlib
 import io
 import json
@@ -105,6 +106,9 @@ def results_fit_the_schema():
     for document in (result(*SMALL), json.loads(bench("-p", "64", "-n", "0", "-r", "1", "-o", "json")),
                      result(*SMALL, "--no-cold", "--draft-max", "auto", "--fixed")):
         check_schema(document)
+    for path in glob.glob(os.path.join(ROOT, "docs", "benchmarks", "*.json")):
+        with open(path, encoding="utf-8") as file:
+            check_schema(json.load(file))
     broken = result(*SMALL)
     broken["results"][0]["latency_ms"]["mean"] = "fast"
     broken["results"][0]["surprise"] = 1
@@ -148,10 +152,10 @@ def figures_follow_from_the_runs():
     equal(r["tokens"]["runs"], [12] * 6, "tokens of fixed runs")
     equal(r["stages"]["token"]["n"], 6 * 11, "further tokens")
     stages = [r["stages"][s]["runs"] for s in ("image", "vision", "prefill", "first_token", "decode")]
-    for i, whole in enumerate(runs):
-        parts = sum(stage[i] for stage in stages)
-        assert abs(parts - whole) <= 0.02 * whole, f"run {i}: the stages are {parts}, the whole {whole}"
-    assert abs(r["stages"]["sum_share"] - 1) <= 0.02, r["stages"]["sum_share"]
+    # the median: a busy machine may take the processor between two stages
+    shares = [sum(parts) / whole for *parts, whole in zip(*stages, runs)]
+    assert abs(percentile(shares, 50) - 1) <= 0.02, f"the stages' shares of the whole: {shares}"
+    assert abs(r["stages"]["sum_share"] - sum(map(sum, stages)) / sum(runs)) < 0.001, r["stages"]["sum_share"]
     for first, vision, whole in zip(r["ttft_ms"]["runs"], stages[1], runs):
         assert vision < first < whole, f"vision {vision}, first token {first}, whole {whole}"
     decode = 1000 * 6 * 11 / sum(stages[4])
@@ -343,7 +347,8 @@ def noisy(document, seed, noise=0.015, slower=None):
         whole = [a + b for a, b in zip(whole, runs)]
         r["stages"][stage]["runs"], r["stages"][stage]["p50"] = runs, percentile(runs, 50)
     r["latency_ms"]["runs"], r["latency_ms"]["p50"] = whole, percentile(whole, 50)
-    del r["ttft_ms"]
+    r["machine"]["others_busy"] = 0.01
+    r["ttft_ms"] = None
     return document
 
 
@@ -358,6 +363,9 @@ def noise_is_no_difference_and_a_slow_encoder_is_one():
         slow = compared(a, keep(noisy(base, 2 * seed + 1, slower=0.06), "b.json"))
         equal(slow["vision, ms"], "slower", f"seed {seed}: an encoder slower by 6 %")
         equal(slow["prefill, ms"], "no difference", "prefill")
+        busy = noisy(base, 2 * seed + 1, slower=0.06)
+        busy["results"][0]["machine"]["others_busy"] = 0.3
+        equal(compared(a, keep(busy, "busy.json"))["vision, ms"], "unsure: busy", "on a busy machine")
         back = compared(os.path.join(scratch, "b.json"), a)
         equal(back["vision, ms"], "faster", "the other way round")
 
@@ -379,6 +387,23 @@ def a_build_that_sleeps_in_the_encoder_is_seen():
     equal(verdicts["vision, ms"], "slower", "vision")
     equal(verdicts["whole answer, ms"], "slower", "whole answer")
     equal(set(compared(plain, plain).values()) - {"no difference", "too few runs"}, set(), "a result against itself")
+
+
+@test
+def ten_pairs_of_the_same_build_do_not_differ():
+    args = ("-i", IMAGE, "--fixed", "-n", "16", "-r", "10", "--warmups", "1", "--no-cold", "-o", "json")
+    quiet = 0
+    for i in range(2 if QUICK else 10):
+        texts = [bench(*args) for _ in range(2)]
+        busy = [json.loads(text)["results"][0]["machine"]["others_busy"] for text in texts]
+        if any(share is None or share > 0.05 for share in busy):
+            continue
+        quiet += 1
+        verdicts = compared(*(temporary(f"{i}-{k}.json", text.encode()) for k, text in enumerate(texts)))
+        different = {figure: verdict for figure, verdict in verdicts.items() if verdict in ("slower", "faster", "more", "less")}
+        equal(different, {}, f"pair {i}")
+    if not quiet:
+        raise Skip("other programs are using this machine")
 
 
 @test
