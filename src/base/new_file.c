@@ -1,5 +1,7 @@
 #include "base/new_file.h"
 
+#include "base/disk.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -81,18 +83,7 @@ int new_file_write(struct new_file *file, const void *data, size_t size, struct 
 
 int new_file_write_at(const struct new_file *file, const void *data, size_t size, uint64_t offset)
 {
-    const uint8_t *at = data;
-    while (size) {
-        const ssize_t n = pwrite(file->fd, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? errno : EIO;
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return 0;
+    return disk_write(file->fd, data, size, offset);
 }
 
 int new_file_sync(struct new_file *file, struct ward_error *err)
