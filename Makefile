@@ -67,7 +67,7 @@ ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
 # What the program has beyond the library.
-APP_SRC := $(wildcard src/synth/*.c src/bench/*.c src/offline/*.c src/bundle/*.c)
+APP_SRC := $(wildcard src/audit/*.c src/synth/*.c src/bench/*.c src/offline/*.c src/bundle/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
@@ -225,7 +225,7 @@ $(BUILD)/tests/checkkernels: $(KERNEL_TEST_OBJ) $(BUILD)/objects.a
 $(BUILD)/tests/test_offline: TEST_LIBS += $(CLI_LIBS)
 $(BUILD)/tests/%: $(BUILD)/tests/unit/%.o $(BUILD)/objects.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(CLI_LIBS) $(TEST_LIBS)
 
 .PHONY: clean help
 clean:

@@ -22,9 +22,10 @@ ALLOWED = {
     "quant": {"base", "model", "quant"},
     "synth": {"base", "model", "synth"},
     "offline": {"base", "offline"},
+    "audit": {"base", "audit"},
     "bundle": {"base", "model", "bundle"},
     "bench": {"base", "model", "image", "kernels", "engine", "bench"},
-    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "bundle", "cli"},
+    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "bundle", "audit", "cli"},
     "examples": set(),
 }
 
