@@ -3,6 +3,7 @@
 #include "interrupt.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -87,9 +88,11 @@ int answer_generate(ward_session *session, const struct conversation *conversati
     generate.on_progress = on_progress;
     generate.user = &stream;
     interrupt_catch(SIGINT);
+    use_begin_answer(conversation, &generate);
     int rc = ward_generate(session, conversation->messages, conversation->n, &generate, &out->result, err);
     progress_clear();
     end_thinking(&stream);
+    use_end_answer(rc ? NULL : &out->result, rc);
     if (rc) {
         answer_clear(out);
         return rc;
@@ -102,6 +105,16 @@ int answer_generate(ward_session *session, const struct conversation *conversati
         output_flush();
     }
     return 0;
+}
+
+const char *answer_finish_name(enum ward_finish finish)
+{
+    switch (finish) {
+    case WARD_FINISH_STOP: return "stop";
+    case WARD_FINISH_LENGTH: return "length";
+    case WARD_FINISH_CANCELLED: break;
+    }
+    return "cancelled";
 }
 
 void answer_clear(struct answer *answer)

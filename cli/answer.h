@@ -26,6 +26,8 @@ struct answer {
 WARD_CHECKED int answer_generate(ward_session *session, const struct conversation *conversation,
                                  const struct answer_options *options, struct answer *out, struct ward_error *err);
 void answer_clear(struct answer *answer);
+/* As JSON and the audit log call it. */
+const char *answer_finish_name(enum ward_finish finish);
 /* One line on stderr: what was computed and how fast. */
 void answer_print_timings(const struct ward_result *result, double load_ms, double decode_ms);
 

@@ -12,10 +12,11 @@ struct command {
     const char *usage; /* one line, after "ward " */
     const char *help;  /* examples, then options */
     int (*run)(int argc, char **argv); /* argv[0] is the command's name; returns the exit status */
+    bool audited; /* has the options of use.h */
 };
 extern const struct command command_doctor;
 extern const struct command command_run, command_tokenize, command_preprocess, command_quantize,
-                            command_hash, command_bundle, command_synth, command_bench, command_offline;
+                            command_hash, command_bundle, command_synth, command_bench, command_offline, command_audit;
 
 /* "ward: SENTENCE" on stderr. Control characters that a file name or a file brought in are shown as '?'. */
 void print_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

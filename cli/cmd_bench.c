@@ -9,6 +9,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/new_file.h"
 #include "bench/document.h"
@@ -65,6 +66,7 @@ const struct command command_bench = {
         "      --from FILE.json       show a saved result instead of measuring\n"
         "      --compare A.json B.json    what changed from A to B, the noise considered\n",
     .run = run,
+    .audited = true,
 };
 
 struct ints {
@@ -574,6 +576,7 @@ static int run(int argc, char **argv)
     char *typed = NULL, started[32];
     bool failed = false;
     parse(&b, argc, argv);
+    use_open();
     look_up_hashes(&sweep);
     lock_in(&b);
     if (b.compare) {
@@ -594,6 +597,7 @@ static int run(int argc, char **argv)
     if (b.report)
         try_report(b.report);
     if (!b.from) {
+        use_begin();
         measure_all(&sweep);
         document = make_document(&sweep, b.settings.prompt, started);
         failed = !sweep.complete && !interrupt_pending();

@@ -3,6 +3,7 @@
 #include "lock.h"
 #include "options.h"
 #include "output.h"
+#include "use.h"
 
 #include "image/image.h"
 #include "model/checkpoint.h"
@@ -34,6 +35,7 @@ const struct command command_preprocess = {
         "      --pad                  pad to a black square instead of stretching\n"
         "      --draw                 draw the image in the terminal, undistorted\n",
     .run = run,
+    .audited = true,
 };
 
 enum { OPT_OUT = 256, OPT_SIZE, OPT_PAD, OPT_DRAW, DRAW_COLUMNS = 64 };
@@ -110,6 +112,7 @@ static int run(int argc, char **argv)
     struct preprocess_options o = {0};
     struct ward_error err;
     parse(&o, argc, argv);
+    use_open();
     struct offline_policy policy = {0};
     offline_allow(&policy, OFFLINE_READ, o.image_path);
     offline_allow(&policy, OFFLINE_OUTPUT, o.out);
@@ -117,6 +120,7 @@ static int run(int argc, char **argv)
     if (rc)
         die_error(&err);
     lock_enforce(&policy);
+    use_begin();
 
     int size = square_size(&o);
     ward_image *image;

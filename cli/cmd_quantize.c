@@ -5,6 +5,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/json.h"
 #include "model/checkpoint.h"
@@ -45,6 +46,7 @@ const struct command command_quantize = {
         "      --json                 one JSON object instead of text\n"
         "  -t, --threads N            (all processors)\n",
     .run = run,
+    .audited = true,
 };
 
 struct quantize_command {
@@ -260,11 +262,13 @@ static int run(int argc, char **argv)
     struct checkpoint source;
     struct ward_error err;
     parse(&q, argc, argv);
+    use_open();
     if (q.pin.given) {
         lock_in(&q, true);
         model_pin_check(&q.pin, q.in, q.source_mmproj, q.options.threads);
     }
     lock_in(&q, false);
+    use_begin();
     if (checkpoint_open(&source, q.in, q.source_mmproj, &err))
         die_error(&err);
     if (!source.config.vision.n_layers)

@@ -9,6 +9,7 @@
 #include "output.h"
 #include "output_json.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/clock.h"
 
@@ -56,6 +57,7 @@ const struct command command_run = {
         "      --logprobs K           with --json: the K likeliest tokens at each step\n"
         "      --timings              speed, on stderr after the answer\n",
     .run = run,
+    .audited = true,
 };
 
 struct run_options {
@@ -281,10 +283,11 @@ static int run(int argc, char **argv)
     parse(&o, argc, argv);
     bool interactive = !o.prompt && !o.messages && !o.json && isatty(STDIN_FILENO) && output_is_terminal();
 
+    use_open();
     if (o.pin.given) {
         lock_first(&o, interactive, true);
         model_pin_check(&o.pin, o.model_path, o.model.mmproj, o.model.threads);
-    } else if (o.json) {
+    } else if (o.json || use_is_recorded()) {
         model_pin_look_up(&o.pin, o.model_path, o.model.mmproj);
     }
     lock_first(&o, interactive, false);
@@ -315,6 +318,7 @@ static int run(int argc, char **argv)
     model_pin_recheck(&o.pin);
     struct ward_model_info info;
     ward_model_get_info(model, &info);
+    use_model(&info, model_pin_hex(&o.pin));
     if (info.mmproj_guessed)
         print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
     if (info.not_for_clinical_use)

@@ -3,6 +3,7 @@
 #include "lock.h"
 #include "options.h"
 #include "output.h"
+#include "use.h"
 
 #include "base/json.h"
 #include "model/checkpoint.h"
@@ -33,6 +34,7 @@ const struct command command_tokenize = {
         "      --bos                  put <bos> first (Hugging Face's add_special_tokens=True)\n"
         "      --decode               the reverse: ids in, text out, special tokens written out\n",
     .run = run,
+    .audited = true,
 };
 
 enum { OPT_JSON = 256, OPT_PLAIN, OPT_BOS, OPT_DECODE };
@@ -229,11 +231,13 @@ static int run(int argc, char **argv)
     if (!model_path)
         die_usage(&command_tokenize, "tokenize: which model? give its folder with -m");
 
+    use_open();
     struct offline_policy policy = {0};
     int rc = lock_allow_model(&policy, model_path, NULL, &err);
     if (rc)
         die_error(&err);
     lock_enforce(&policy);
+    use_begin();
     rc = checkpoint_open_tokenizer(&job.tokenizer, model_path, &err);
     if (rc)
         die_error(&err);

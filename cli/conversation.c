@@ -1,6 +1,7 @@
 #include "conversation.h"
 #include "cli.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -99,6 +100,7 @@ int pictures_add(struct pictures *pictures, const char *path, const struct ward_
         progress_clear();
         print_warning("%s: %s", path, warning);
     }
+    use_image_file(image, path);
     pictures->at = must_realloc(pictures->at, pictures->n + 1, sizeof *pictures->at);
     pictures->at[pictures->n++] = image;
     return 0;

@@ -1,5 +1,6 @@
 #include "lock.h"
 #include "options.h"
+#include "use.h"
 
 #include "base/json.h"
 #include "model/locate.h"
@@ -40,6 +41,7 @@ void lock_enforce(struct offline_policy *policy)
 {
     struct ward_error err;
     policy->partial = options_allow_unlocked();
+    use_allow(policy);
     if (offline_lock(policy, &err))
         die("%s; --allow-unlocked goes on without (docs/offline.md)", err.text);
     if (!offline_state()->enforced)

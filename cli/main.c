@@ -1,6 +1,7 @@
 /* ward: the command line. */
 #include "cli.h"
 #include "output.h"
+#include "use.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 
 static const struct command *const commands[] = {&command_run, &command_doctor, &command_tokenize, &command_preprocess,
                                                  &command_quantize, &command_hash, &command_synth, &command_bench,
-                                                 &command_bundle, &command_offline};
+                                                 &command_bundle, &command_offline, &command_audit};
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_sentence(const char *kind, const char *format, va_list args)
@@ -114,6 +115,7 @@ int main(int argc, char **argv)
 {
     reserve_standard_descriptors();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of the write */
     /* Line editing and getopt read characters by the locale; everything here is UTF-8. Numbers stay in the C locale. */
     if (!setlocale(LC_CTYPE, "") || strcmp(nl_langinfo(CODESET), "UTF-8") != 0)
         setlocale(LC_CTYPE, "C.UTF-8");
@@ -133,6 +135,7 @@ int main(int argc, char **argv)
     }
     for (int i = 0; i < N_COMMANDS; i++) {
         if (strcmp(argv[1], commands[i]->name) == 0) {
+            use_command(commands[i]);
             int status = commands[i]->run(argc - 1, argv + 1);
             output_flush();
             return status;

@@ -1,6 +1,7 @@
 #include "messages.h"
 #include "cli.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -99,10 +100,12 @@ static int add_data_url(struct reader *r, const char *url, size_t length, struct
     ward_image *image;
     double start = clock_ms();
     int rc = ward_image_read(&image, bytes, n, name, r->options, warning, err);
+    r->out->decode_ms += clock_ms() - start;
+    if (!rc)
+        use_image(image, bytes, n);
     free(bytes);
     if (rc)
         return rc;
-    r->out->decode_ms += clock_ms() - start;
     if (*warning) {
         progress_clear();
         print_warning("%s: %s", name, warning);

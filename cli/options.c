@@ -1,5 +1,6 @@
 #include "options.h"
 #include "output.h"
+#include "use.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -51,7 +52,19 @@ static _Noreturn void die_unknown(const struct command *command, const char *giv
     die_usage(command, "%s: there is no option %s", command->name, name);
 }
 
-enum { OPT_ALLOW_UNLOCKED = 255, MOST_OPTIONS = 64 };
+enum { OPT_ALLOW_UNLOCKED = 10000, OPT_USER, OPT_AUDIT_TEXT, OPT_STUDY, OPT_SERIES, OPT_INSTANCE, MOST_OPTIONS = 64 };
+static const struct option of_every_command[] = {
+    {"allow-unlocked", no_argument, NULL, OPT_ALLOW_UNLOCKED},
+    {0},
+};
+static const struct option of_audited_commands[] = {
+    {"user", required_argument, NULL, OPT_USER},
+    {"audit-text", no_argument, NULL, OPT_AUDIT_TEXT},
+    {"study", required_argument, NULL, OPT_STUDY},
+    {"series", required_argument, NULL, OPT_SERIES},
+    {"instance", required_argument, NULL, OPT_INSTANCE},
+    {0},
+};
 static bool allow_unlocked;
 
 bool options_allow_unlocked(void)
@@ -66,19 +79,38 @@ static _Noreturn void print_help_of(const struct command *command)
     output_text("\n\n");
     output_text(command->help);
     output_text("      --allow-unlocked       go on where the system cannot lock ward in (docs/offline.md)\n");
+    if (command->audited)
+        output_text("\nFor the audit log, if one is configured (docs/audit-log.md):\n"
+                    "      --user NAME            who asks, beside the user of the system\n"
+                    "      --study UID, --series UID, --instance UID    what the images are of; each may be repeated\n"
+                    "      --audit-text           the question and the answer themselves go into it\n");
     output_flush();
     exit(0);
 }
 
-/* The command's options and those of every command. */
-static void complete(struct option all[MOST_OPTIONS], const struct option *options)
+static size_t append(struct option all[MOST_OPTIONS], size_t n, const struct option *options)
 {
-    size_t n = 0;
-    for (; options[n].name; n++)
-        all[n] = options[n];
-    assert(n + 2 <= MOST_OPTIONS);
-    all[n] = (struct option){"allow-unlocked", no_argument, NULL, OPT_ALLOW_UNLOCKED};
-    all[n + 1] = (struct option){0};
+    for (; options->name; options++) {
+        assert(n + 1 < MOST_OPTIONS);
+        all[n++] = *options;
+    }
+    all[n] = (struct option){0};
+    return n;
+}
+
+/* Whether the option is one of those that are not a single command's. */
+static bool take_common(int c)
+{
+    switch (c) {
+    case OPT_ALLOW_UNLOCKED: allow_unlocked = true; break;
+    case OPT_USER: use_set_user(optarg); break;
+    case OPT_AUDIT_TEXT: use_set_text(); break;
+    case OPT_STUDY: use_add_uid("study", optarg); break;
+    case OPT_SERIES: use_add_uid("series", optarg); break;
+    case OPT_INSTANCE: use_add_uid("instance", optarg); break;
+    default: return false;
+    }
+    return true;
 }
 
 int options_next(const struct command *command, int argc, char **argv, const struct option *options)
@@ -95,10 +127,13 @@ int options_next(const struct command *command, int argc, char **argv, const str
     letters[n] = '\0';
     opterr = 0;
     struct option all[MOST_OPTIONS];
-    complete(all, options);
+    size_t n_all = append(all, append(all, 0, options), of_every_command);
+    if (command->audited)
+        append(all, n_all, of_audited_commands);
     int c;
-    while ((c = getopt_long(argc, argv, letters, all, NULL)) == OPT_ALLOW_UNLOCKED)
-        allow_unlocked = true;
+    do
+        c = getopt_long(argc, argv, letters, all, NULL);
+    while (take_common(c));
     if (c == 'h')
         print_help_of(command);
     if (c == ':')

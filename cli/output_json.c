@@ -82,16 +82,6 @@ static void write_memory(struct json_writer *w)
     json_write_close(w, '}');
 }
 
-static const char *finish_name(enum ward_finish finish)
-{
-    switch (finish) {
-    case WARD_FINISH_STOP: return "stop";
-    case WARD_FINISH_LENGTH: return "length";
-    case WARD_FINISH_CANCELLED: break;
-    }
-    return "cancelled";
-}
-
 void output_json(const struct answer *answer, const ward_model *model, const struct output_json_facts *facts)
 {
     const struct ward_result *r = &answer->result;
@@ -109,7 +99,7 @@ void output_json(const struct answer *answer, const ward_model *model, const str
         json_write_null(w, "thinking");
     write_ids(w, "prompt_ids", r->prompt_ids, r->n_prompt_ids);
     write_ids(w, "ids", r->ids, r->n_ids);
-    json_write_text(w, "finish_reason", finish_name(r->finish));
+    json_write_text(w, "finish_reason", answer_finish_name(r->finish));
     write_steps(w, answer);
     write_timings(w, r, facts);
     write_memory(w);

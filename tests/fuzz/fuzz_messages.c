@@ -3,6 +3,7 @@
 
 #include "../../cli/cli.h"
 #include "../../cli/messages.h"
+#include "../../cli/use.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,16 @@ char *must_strndup(const char *text, size_t length)
 void print_warning(const char *format, ...)
 {
     (void)format;
+}
+
+void use_image(const ward_image *image, const void *bytes, size_t length)
+{
+    (void)image, (void)bytes, (void)length;
+}
+
+void use_image_file(const ward_image *image, const char *path)
+{
+    (void)image, (void)path;
 }
 
 /* One gray pixel. */
