@@ -19,9 +19,9 @@ const struct command command_audit = {
     .usage = "audit init|verify|status|show|search|export|checkpoint|rotate|rekey|prune|keygen [options]",
     .help =
         "Examples:\n"
-        "  ward audit init --log /var/lib/ward/audit --out auditor.key    keys, once; the key file goes to the auditor\n"
+        "  ward audit init --log /var/lib/ward/audit --out auditor.key    once; the key file goes to the auditor\n"
         "  WARD_AUDIT=/var/lib/ward/audit ward run -m ./models ...         every use is a record from now on\n"
-        "  ward audit verify --log DIR --anchor KEY                        nothing was changed or removed; no secret needed\n"
+        "  ward audit verify --log DIR --anchor KEY                        nothing was changed or removed\n"
         "  ward audit show --log DIR --key auditor.key                     what was recorded\n"
         "\n"
         "The machine that writes the log cannot read it. docs/audit-log.md describes it to the byte.\n"

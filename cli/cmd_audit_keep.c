@@ -33,9 +33,9 @@ const struct command command_audit_prune = {
         "Example:\n"
         "  ward audit prune --older-than 2192      six years\n"
         "\n"
-        "Removes what the records of closed segments say once all of a segment is older. When each was written, and what\n"
-        "proves that none is missing, stays: the log verifies against its anchor and every checkpoint as before. That\n"
-        "it was done becomes a record.\n"
+        "Removes what the records of closed segments say once all of a segment is older. When each was written, and\n"
+        "what proves that none is missing, stays: the log verifies against its anchor and every checkpoint as\n"
+        "before. That it was done becomes a record.\n"
         "\n"
         "      --log DIR              the folder of the log (the configured one)\n"
         "      --older-than DAYS\n",

@@ -18,8 +18,8 @@ static int run_keygen(int argc, char **argv);
 static int run_rekey(int argc, char **argv);
 
 #define KEY_OPTIONS \
-    "      --out FILE             a new key pair's file, encrypted with a passphrase; - prints it once. May be repeated:\n" \
-    "                             a second, recovery auditor\n" \
+    "      --out FILE             a new key pair's file, encrypted with a passphrase; - prints it once. May be\n" \
+    "                             repeated: a second, recovery auditor\n" \
     "      --auditor PUBLIC       the public key of a pair made elsewhere with ward audit keygen; may be repeated\n" \
     "      --no-passphrase        the files are not encrypted: for tests, and for files that live on a token\n"
 
@@ -33,8 +33,8 @@ const struct command command_audit_init = {
         "  ward audit init --log DIR --out auditor.key --out recovery.key     two who can read\n"
         "  ward audit init --log DIR --auditor 5bf1fd92...                    no secret ever was on this machine\n"
         "\n"
-        "DIR is made. It holds nothing that opens what is written to it: take KEYFILE to the auditor and remove it here.\n"
-        "The anchor that is printed, and stands in KEYFILE, is what ward audit verify compares the log with.\n"
+        "DIR is made. It holds nothing that opens what is written to it: take KEYFILE to the auditor and remove it\n"
+        "here. The anchor that is printed, and stands in KEYFILE, is what ward audit verify compares the log with.\n"
         "\n"
         "      --log DIR              the folder of the log (the configured one)\n"
         KEY_OPTIONS,
@@ -60,7 +60,7 @@ const struct command command_audit_rekey = {
     .usage = "audit rekey --log DIR (--out KEYFILE | --auditor PUBLIC)... [--keep] [options]",
     .help =
         "Examples:\n"
-        "  ward audit rekey --log DIR --out new.key                  the old key reads what was written, not what comes\n"
+        "  ward audit rekey --log DIR --out new.key                  the old key reads the past alone\n"
         "  ward audit rekey --log DIR --keep --auditor 5bf1fd92...   a second auditor beside the first\n"
         "\n"
         "      --log DIR              the folder of the log (the configured one)\n"

@@ -70,7 +70,7 @@ const struct command command_audit_export = {
     .help =
         "Examples:\n"
         "  ward audit export --key auditor.key --format fhir > audit.json     a Bundle of FHIR R4 AuditEvents\n"
-        "  ward audit export --key auditor.key --format atna > audit.xml      a DICOM (PS3.15 A.5) AuditMessage per line\n"
+        "  ward audit export --key auditor.key --format atna > audit.xml      an AuditMessage (DICOM) per line\n"
         "  ward audit export --key auditor.key --format jsonl --since 2026-01-01\n"
         "\n"
         READ_OPTIONS
@@ -95,7 +95,7 @@ struct show_options {
     uint64_t shown;
 };
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t time_option(const struct command *command, const char *name, const char *text)
 {
@@ -162,7 +162,7 @@ static void parse(struct show_options *o, const struct command *command, int arg
     o->anchor = audit_command_anchor(o->anchor_key, anchor);
 }
 
-/* ---- filters ------------------------------------------------------------------------------------------------------ */
+/* ---- filters ----------------------------------------------------------------------------------------------------- */
 
 static bool same_text(const struct json *value, const char *text)
 {
@@ -236,7 +236,7 @@ static bool matches(const struct show_options *o, const struct audit_use *use)
     return (!o->hash || in_use(use, is_hash_of, o->hash)) && (!o->text || in_use(use, holds_text, o->text));
 }
 
-/* ---- forms -------------------------------------------------------------------------------------------------------- */
+/* ---- forms ------------------------------------------------------------------------------------------------------- */
 
 static void print_jsonl(const struct audit_part *part)
 {
@@ -348,7 +348,7 @@ static int on_use(void *user, const struct audit_use *use, struct ward_error *er
     return 0;
 }
 
-/* ---- the commands ------------------------------------------------------------------------------------------------- */
+/* ---- the commands ------------------------------------------------------------------------------------------------ */
 
 struct shower {
     struct show_options *o;

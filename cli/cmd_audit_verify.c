@@ -31,7 +31,7 @@ const struct command command_audit_verify = {
         "end shows with a checkpoint that is later than the cut.\n"
         "\n"
         "      --log DIR              the folder of the log (the configured one)\n"
-        "      --anchor KEY           the first public key, as ward audit init printed it, or a key file that holds it\n"
+        "      --anchor KEY           the first public key, as ward audit init printed it, or a key file\n"
         "      --checkpoint FILE      what ward audit checkpoint printed once\n"
         "      --allow-clock-steps    tell of a clock that was set back, but do not fail for it\n"
         "      --json                 one JSON object instead of text\n",
@@ -48,8 +48,8 @@ const struct command command_audit_checkpoint = {
         "  ward audit checkpoint --log DIR | qrencode -t ansiutf8      on paper\n"
         "  ward audit checkpoint --log DIR | logger -t ward-audit      to a syslog server\n"
         "\n"
-        "Checks the log, then prints its tree head (RFC 6962) as a signed note (C2SP tlog-checkpoint). Kept where this\n"
-        "machine cannot reach, it makes every loss of a record before it visible to ward audit verify --checkpoint.\n"
+        "Checks the log, then prints its tree head (RFC 6962) as a signed note (C2SP tlog-checkpoint). Kept where\n"
+        "this machine cannot reach, it makes every loss of a record before it visible to verify --checkpoint.\n"
         "\n"
         "      --log DIR              the folder of the log (the configured one)\n",
     .run = run_checkpoint,
@@ -100,7 +100,7 @@ static void parse(struct verify_options *o, const struct command *command, const
     o->anchor = audit_command_anchor(o->anchor_key, anchor);
 }
 
-/* ---- a checkpoint on the way -------------------------------------------------------------------------------------- */
+/* ---- a checkpoint on the way ------------------------------------------------------------------------------------- */
 
 struct compared {
     struct audit_reader *reader;
@@ -142,14 +142,14 @@ static int judge_checkpoint(const struct compared *c, const char *name, struct w
     return 0;
 }
 
-/* ---- verify ------------------------------------------------------------------------------------------------------- */
+/* ---- verify ------------------------------------------------------------------------------------------------------ */
 
 static int judge_clock(const struct audit_summary *s, const char *log, struct ward_error *err)
 {
     if (!s->set_back)
         return 0;
-    return error_set(err, WARD_EFORMAT, "%s: the clock was set back by %llu s after record %llu%s: what the records say "
-                     "of the time is not to be relied on", log, (unsigned long long)(s->set_back_ms / 1000),
+    return error_set(err, WARD_EFORMAT, "%s: the clock was set back by %llu s after record %llu%s: what the records "
+                     "say of the time is not to be relied on", log, (unsigned long long)(s->set_back_ms / 1000),
                      (unsigned long long)s->set_back_seq, s->set_back > 1 ? ", and again later" : "");
 }
 
@@ -184,7 +184,7 @@ static void print_counts(const struct audit_summary *s)
     snprintf(line, sizeof line, "%llu records in %llu segment%s, %s to %s\n", (unsigned long long)s->tree.n,
              (unsigned long long)s->segments, s->segments == 1 ? "" : "s", first, last);
     output_text(line);
-    snprintf(line, sizeof line, "%llu uses, %llu of them without an end (killed, a power cut, or going on); %llu notes\n",
+    snprintf(line, sizeof line, "%llu uses, %llu of them without an end (killed, power cut, or going on); %llu notes\n",
              (unsigned long long)s->by_type[AUDIT_BEGIN], (unsigned long long)s->open_uses,
              (unsigned long long)s->by_type[AUDIT_NOTE]);
     output_text(line);
@@ -218,7 +218,7 @@ static void print_verdict(const struct verify_options *o, const struct audit_sum
     if (o->checkpoint)
         output_text("holds all that the checkpoint knows of\n");
     output_text(s->closed ? "the last segment is closed: records after it would be in another\n"
-                          : "the last segment is open: what is cut off at its end shows only with a later checkpoint\n");
+                          : "the last segment is open: a cut at its end shows only with a later checkpoint\n");
     output_text("good\n");
 }
 
@@ -309,7 +309,7 @@ static int run_verify(int argc, char **argv)
     return rc ? EXIT_FAILED : 0;
 }
 
-/* ---- checkpoint --------------------------------------------------------------------------------------------------- */
+/* ---- checkpoint -------------------------------------------------------------------------------------------------- */
 
 static int run_checkpoint(int argc, char **argv)
 {
@@ -346,7 +346,7 @@ static int run_checkpoint(int argc, char **argv)
     return 0;
 }
 
-/* ---- status ------------------------------------------------------------------------------------------------------- */
+/* ---- status ------------------------------------------------------------------------------------------------------ */
 
 static int run_status(int argc, char **argv)
 {

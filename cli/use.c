@@ -47,7 +47,7 @@ static struct {
     bool has_template;
 } use;
 
-/* ---- what is known before anything is opened ---------------------------------------------------------------------- */
+/* ---- what is known before anything is opened --------------------------------------------------------------------- */
 
 void use_command(const struct command *command)
 {
@@ -96,7 +96,7 @@ static void hash_hex(char out[HEX + 1], const void *data, size_t size)
     sha256_hex(out, hash);
 }
 
-/* ---- records ------------------------------------------------------------------------------------------------------ */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static void write_hash(struct json_writer *w, const char *key, const char hash[HEX + 1])
 {
@@ -263,7 +263,7 @@ static uint64_t add(struct json_writer **w, enum audit_type type, size_t room)
     return seq;
 }
 
-/* ---- the course of a use ------------------------------------------------------------------------------------------ */
+/* ---- the course of a use ----------------------------------------------------------------------------------------- */
 
 static void on_exit_of_program(int status, void *unused)
 {

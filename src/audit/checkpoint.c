@@ -8,7 +8,7 @@
 enum { ID = 4, SIGNATURE = ID + crypto_sign_BYTES, ALGORITHM_ED25519 = 1 };
 static const char dash[] = "\xe2\x80\x94 "; /* begins a signature's line */
 
-/* ---- the tree ----------------------------------------------------------------------------------------------------- */
+/* ---- the tree ---------------------------------------------------------------------------------------------------- */
 
 static void hash_pair(uint8_t out[AUDIT_HASH], const uint8_t left[AUDIT_HASH], const uint8_t right[AUDIT_HASH])
 {
@@ -40,7 +40,7 @@ void audit_tree_root(const struct audit_tree *tree, uint8_t out[AUDIT_HASH])
         hash_pair(out, tree->roots[--depth], out);
 }
 
-/* ---- notes -------------------------------------------------------------------------------------------------------- */
+/* ---- notes ------------------------------------------------------------------------------------------------------- */
 
 void audit_checkpoint_origin(char out[AUDIT_ORIGIN], const uint8_t anchor[AUDIT_KEY])
 {

@@ -12,7 +12,7 @@ extern const char audit_export_fhir_head[], audit_export_fhir_tail[];
 /* An AuditMessage of DICOM PS3.15 A.5, one line of XML. free() it; NULL when memory ran out. */
 char *audit_export_atna(const struct audit_use *use);
 
-/* ---- what both say ------------------------------------------------------------------------------------------------ */
+/* ---- what both say ----------------------------------------------------------------------------------------------- */
 
 /* Objects that took part: the model, images, question, answer, studies. */
 enum audit_object_kind { AUDIT_MODEL, AUDIT_IMAGE, AUDIT_QUESTION, AUDIT_ANSWER, AUDIT_STUDY, AUDIT_SERIES,

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- XML ---------------------------------------------------------------------------------------------------------- */
+/* ---- XML --------------------------------------------------------------------------------------------------------- */
 
 /* ` NAME="text"`; characters that XML 1.0 has no place for become U+FFFD. Records hold valid UTF-8. */
 static void put_attribute(FILE *out, const char *name, const char *text)
@@ -41,7 +41,7 @@ static void put_coded(FILE *out, const char *element, const char *code, const ch
     fputs("/>", out);
 }
 
-/* ---- the message -------------------------------------------------------------------------------------------------- */
+/* ---- the message ------------------------------------------------------------------------------------------------- */
 
 static void put_event(FILE *out, const struct audit_facts *f)
 {

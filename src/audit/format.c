@@ -64,7 +64,8 @@ bool audit_type_is_encrypted(enum audit_type type)
 
 const char *audit_type_name(enum audit_type type)
 {
-    static const char *const names[AUDIT_TYPES] = {NULL, "header", "begin", "end", "note", "close", "recovery", "prune"};
+    static const char *const names[AUDIT_TYPES] = {NULL,   "header", "begin",    "end",
+                                                   "note", "close",  "recovery", "prune"};
     return names[type];
 }
 

@@ -98,7 +98,8 @@ void audit_ratchet_public(const struct audit_ratchet *signing, uint8_t public_ke
 /* ---- making and opening a frame ---------------------------------------------------------------------------------- */
 
 /* Completes frame (type, seq, of, segment, times and prev are set) with its body, which is encrypted if its type is,
- * and signs it. Both ratchets are those of this frame, left as they are. out: the whole frame, *size bytes; free() it. */
+ * and signs it. Both ratchets are those of this frame, left as they are. out: the whole frame, *size bytes; free()
+ * it. */
 WARD_CHECKED int audit_frame_make(struct audit_frame *frame, const void *text, size_t length,
                                   const struct audit_ratchet *content, const struct audit_ratchet *signing,
                                   uint8_t **out, size_t *size, struct ward_error *err);

@@ -15,7 +15,7 @@ enum {
     LOCKED = AUDIT_KEY + crypto_aead_xchacha20poly1305_ietf_ABYTES,
 };
 
-/* ---- JSON --------------------------------------------------------------------------------------------------------- */
+/* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
 static void write_hex(struct json_writer *w, const char *key, const void *bytes, size_t size)
 {
@@ -42,7 +42,7 @@ static int take_text(char **text, size_t *length, struct json_writer **w, const 
     return *text ? 0 : error_no_memory(err, what, 0);
 }
 
-/* ---- an auditor's key file ---------------------------------------------------------------------------------------- */
+/* ---- an auditor's key file --------------------------------------------------------------------------------------- */
 
 void audit_auditor_make(struct audit_auditor *out)
 {
@@ -187,7 +187,7 @@ int audit_key_parse_public(struct audit_auditor *out, const char *text, size_t l
     return rc;
 }
 
-/* ---- the header of a segment -------------------------------------------------------------------------------------- */
+/* ---- the header of a segment ------------------------------------------------------------------------------------- */
 
 bool audit_header_seal(struct audit_header *header, const struct audit_ratchet *content)
 {

@@ -6,7 +6,7 @@
 
 enum { AUDIT_SEALED = AUDIT_KEY + 48, AUDIT_KEY_FILE_LIMIT = 1 << 16, AUDIT_PASSPHRASE_LIMIT = 1024 };
 
-/* ---- an auditor's key file ---------------------------------------------------------------------------------------- */
+/* ---- an auditor's key file --------------------------------------------------------------------------------------- */
 
 struct audit_auditor { /* an X25519 pair */
     uint8_t public_key[AUDIT_KEY];
@@ -31,7 +31,7 @@ WARD_CHECKED int audit_key_parse(struct audit_auditor *out, const char *text, si
 WARD_CHECKED int audit_key_parse_public(struct audit_auditor *out, const char *text, size_t length, const char *name,
                                         struct ward_error *err);
 
-/* ---- the header of a segment -------------------------------------------------------------------------------------- */
+/* ---- the header of a segment ------------------------------------------------------------------------------------- */
 
 struct audit_header {
     uint8_t key[AUDIT_KEY];      /* that signs the header: of the first segment, the log's anchor */

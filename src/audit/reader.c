@@ -13,7 +13,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-/* ---- what a frame adds -------------------------------------------------------------------------------------------- */
+/* ---- what a frame adds ------------------------------------------------------------------------------------------- */
 
 static int bad_place(const char *name, const struct audit_reader *r, size_t offset, const char *what,
                      struct ward_error *err)
@@ -134,7 +134,7 @@ static int take_frame(struct audit_reader *r, const struct audit_frame *frame, c
     return r->on_entry ? r->on_entry(r->user, &entry, err) : 0;
 }
 
-/* ---- a segment ---------------------------------------------------------------------------------------------------- */
+/* ---- a segment --------------------------------------------------------------------------------------------------- */
 
 static int begin_segment(struct audit_reader *r, const uint8_t *bytes, size_t size, const char *name, bool *pruned,
                          struct ward_error *err)
@@ -203,7 +203,7 @@ void audit_reader_clear(struct audit_reader *reader)
     reader->open = NULL;
 }
 
-/* ---- a folder ----------------------------------------------------------------------------------------------------- */
+/* ---- a folder ---------------------------------------------------------------------------------------------------- */
 
 /* How many segments there are: 00000001.log and on, none missing, no other name. */
 static int count_segments(const char *dir, uint64_t *count, struct ward_error *err)

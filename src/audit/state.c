@@ -95,8 +95,8 @@ int audit_state_read(struct audit_state *out, int fd, const char *dir, struct wa
     const bool whole = n == AUDIT_STATE && unpack(out, bytes);
     sodium_memzero(bytes, sizeof bytes);
     return whole ? 0
-                 : error_set(err, WARD_EFORMAT, "%s/writer/state: is damaged, so that nothing can be added to this log; "
-                             "keep it as it is and begin another with ward audit init", dir);
+                 : error_set(err, WARD_EFORMAT, "%s/writer/state: is damaged, so that nothing can be added to this "
+                             "log; keep it as it is and begin another with ward audit init", dir);
 }
 
 int audit_state_write(const struct audit_state *state, int fd, const char *dir, struct ward_error *err)

@@ -43,7 +43,7 @@ static void path_in(char out[PATH_MAX], const char *dir, const char *name)
     snprintf(out, PATH_MAX, "%s/%s", dir, name); /* audit_state_open has refused a longer path */
 }
 
-/* ---- frames ------------------------------------------------------------------------------------------------------- */
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
 
 static void read_boot_id(uint8_t out[16])
 {
@@ -118,7 +118,7 @@ static int append(struct audit_writer *w, struct audit_state *s, enum audit_type
     return rc;
 }
 
-/* ---- segments ----------------------------------------------------------------------------------------------------- */
+/* ---- segments ---------------------------------------------------------------------------------------------------- */
 
 /* Writes a file whole under a segment's name, with the rights of the state's file. */
 static int put_segment(const struct audit_writer *w, uint64_t segment, const char *magic, const uint8_t *bytes,
@@ -226,7 +226,7 @@ static int open_segment(struct audit_writer *w, const struct audit_state *s, str
     return 0;
 }
 
-/* ---- after a crash ------------------------------------------------------------------------------------------------ */
+/* ---- after a crash ----------------------------------------------------------------------------------------------- */
 
 /* Bytes of the segment beyond what the state knows of. */
 static int read_rest(const struct audit_writer *w, const struct audit_state *s, uint8_t **rest, size_t *size,
@@ -306,7 +306,7 @@ static int mend(struct audit_writer *w, struct audit_state *s, struct ward_error
     return append(w, s, AUDIT_RECOVERY, 0, text, (size_t)n, err);
 }
 
-/* ---- a turn at the log -------------------------------------------------------------------------------------------- */
+/* ---- a turn at the log ------------------------------------------------------------------------------------------- */
 
 /* Until end_turn nobody else writes. Afterwards a segment is open, sound to its end and has room. */
 static int begin_turn(struct audit_writer *w, struct audit_state *s, struct ward_error *err)
@@ -413,7 +413,7 @@ int audit_note_seed(struct audit_writer *w, uint64_t segment, uint8_t seed[AUDIT
     return rc;
 }
 
-/* ---- retention ---------------------------------------------------------------------------------------------------- */
+/* ---- retention --------------------------------------------------------------------------------------------------- */
 
 /* The segment again without the bodies that are encrypted. */
 static int prune_segment(struct audit_writer *w, uint64_t segment, struct ward_error *err)
@@ -463,7 +463,7 @@ int audit_prune(struct audit_writer *w, uint64_t through, struct ward_error *err
     return rc;
 }
 
-/* ---- opening and making ------------------------------------------------------------------------------------------- */
+/* ---- opening and making ------------------------------------------------------------------------------------------ */
 
 static struct audit_writer *new_writer(const char *dir, struct ward_error *err)
 {

@@ -14,6 +14,7 @@ FUZZ_MAIN     := $(if $(filter fuzz,$(VARIANT)),,$(BUILD)/tests/fuzz/replay.o)
 # messages.c belongs to the program; what it calls in main.c the target has itself.
 FUZZ_CLI := $(patsubst %,$(BUILD)/cli/%.o,messages conversation progress)
 $(BUILD)/tests/fuzz/messages: $(FUZZ_CLI)
+$(BUILD)/tests/fuzz/audit: $(BUILD)/cli/settings.o
 $(BUILD)/tests/fuzz/png: FUZZ_LIBS := -lz
 
 $(FUZZ_PROGRAMS): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/fuzz_%.o $(BUILD)/tests/fuzz/common.o $(FUZZ_MAIN) \

@@ -104,8 +104,8 @@ static inline int log_verify(const struct log *log, bool with_anchor, struct aud
 }
 
 /* One segment from memory, without what only a folder tells. */
-static inline int log_verify_bytes(const struct log *log, const uint8_t *bytes, size_t size, struct audit_summary *summary,
-                                   struct ward_error *err)
+static inline int log_verify_bytes(const struct log *log, const uint8_t *bytes, size_t size,
+                                   struct audit_summary *summary, struct ward_error *err)
 {
     struct audit_reader reader = {.anchor = log->anchor};
     int rc = audit_read_segment(&reader, bytes, size, "segment", err);

@@ -1,5 +1,5 @@
-/* The audit log: what is written can be read by whom it is for, and no change to it goes unseen. The attacks are made on
- * the bytes of small logs; each test says how many it made. */
+/* The audit log: what is written can be read by whom it is for, and no change to it goes unseen. The attacks are made
+ * on the bytes of small logs; each test says how many it made. */
 #include "audit_log.h"
 
 #include "audit/checkpoint.h"
@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-/* ---- the tree and its heads --------------------------------------------------------------------------------------- */
+/* ---- the tree and its heads -------------------------------------------------------------------------------------- */
 
 /* The leaves and roots by which implementations of RFC 6962 are compared. */
 static void test_tree(void **state)
@@ -82,7 +82,7 @@ static void test_checkpoint(void **state)
     log_close(&log);
 }
 
-/* ---- who can read ------------------------------------------------------------------------------------------------- */
+/* ---- who can read ------------------------------------------------------------------------------------------------ */
 
 struct seen {
     int begins, ends, sealed, removed;
@@ -240,7 +240,7 @@ static void test_key_file(void **state)
     free(text);
 }
 
-/* ---- attacks ------------------------------------------------------------------------------------------------------ */
+/* ---- attacks ----------------------------------------------------------------------------------------------------- */
 
 static void test_every_bit(void **state)
 {
@@ -577,7 +577,7 @@ static void test_rolled_back(void **state)
     log_close(&log);
 }
 
-/* ---- retention ---------------------------------------------------------------------------------------------------- */
+/* ---- retention --------------------------------------------------------------------------------------------------- */
 
 static void test_pruned(void **state)
 {
