@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The audit log as a user, an auditor and an attacker meet it: test_audit.py WARD [--quick] [--kills N]. Prints TAP; needs
-Python's standard library. --kills: how often a run is killed at a random moment (40; with --quick 10)."""
+Python's standard library. --kills: how often a run is killed at a random moment (15; with --quick 5)."""
 import hashlib
 import json
 import os
@@ -19,7 +19,7 @@ from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, equal, misused, refused,
                      test)
 
 QUICK = "--quick" in sys.argv
-KILLS = int(sys.argv[sys.argv.index("--kills") + 1]) if "--kills" in sys.argv else 10 if QUICK else 40
+KILLS = int(sys.argv[sys.argv.index("--kills") + 1]) if "--kills" in sys.argv else 5 if QUICK else 15
 FILM = os.path.join(ROOT, "examples", "phantom-effusion.png")
 QUESTION = "Describe this X-ray."
 SHORT = os.path.join(MODELS, "short") # a tokenizer of a few tokens
@@ -322,7 +322,7 @@ def flipped_bits_are_seen():
     log = Log()
     log.use()
     data = bytearray(content(log.segment()))
-    places = random.sample(range(8 * len(data)), 30 if QUICK else 150)
+    places = random.sample(range(8 * len(data)), 20 if QUICK else 40)
     for place in places:
         data[place // 8] ^= 1 << place % 8
         with open(log.segment(), "wb") as file:
