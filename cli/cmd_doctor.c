@@ -3,16 +3,20 @@
 #include "lock.h"
 #include "options.h"
 #include "progress.h"
+#include "settings.h"
 
+#include "audit/state.h"
 #include "base/disk.h"
 #include "model/checkpoint.h"
 #include "synth/texts.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static int run(int argc, char **argv);
 
@@ -171,6 +175,21 @@ static void look_at_dumps(struct doctor_report *r)
     r->dumps_limited = getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_cur == 0;
 }
 
+/* Before the lock, too: ward's own files lie behind it. */
+static void look_at_log(struct doctor_report *r)
+{
+    struct settings settings;
+    int fd = -1;
+    if (settings_read(&settings, &r->log_fault))
+        return;
+    r->has_log = settings.audit != NULL;
+    if (r->has_log && !audit_state_open(&fd, settings.audit, true, &r->log_fault)) {
+        r->log_fault.text[0] = '\0';
+        close(fd);
+    }
+    free(settings.audit);
+}
+
 /* What doctor reads is named before it locks itself in; a system that cannot lock is a finding, not an error. */
 static void lock_in(const struct doctor_options *o)
 {
@@ -200,6 +219,7 @@ static int run(int argc, char **argv)
     machine_read(&r.machine, "");
     machine_read_state(&r.state, "");
     look_at_dumps(&r);
+    look_at_log(&r);
     lock_in(&o);
     r.facts.machine = &r.machine;
     if (r.facts.device)

@@ -42,12 +42,24 @@ static void judge_dumps(struct doctor_check *c, const struct doctor_report *r)
     c->verdict = off ? DOCTOR_OK : DOCTOR_WARNING;
 }
 
+static void judge_log(struct doctor_check *c, const struct doctor_report *r)
+{
+    *c = (struct doctor_check){.name = "audit log", .needed = "set up"};
+    const bool ready = r->has_log && !*r->log_fault.text;
+    snprintf(c->found, sizeof c->found, "%.*s", (int)sizeof c->found - 1,
+             ready                ? "can be written"
+             : *r->log_fault.text ? r->log_fault.text
+                                  : "none: ward audit init makes one");
+    c->verdict = ready ? DOCTOR_OK : DOCTOR_WARNING;
+}
+
 void doctor_judge(struct doctor_report *r)
 {
     r->enough = doctor_requirements(r->requirements, &r->facts);
     judge_lock(&r->safety[0]);
     judge_swap(&r->safety[1], &r->machine);
     judge_dumps(&r->safety[2], r);
+    judge_log(&r->safety[3], r);
     const enum machine_class class = r->facts.device ? r->facts.device->class : r->machine.class;
     r->target_ms = r->asked_ms > 0 ? r->asked_ms : machine_target_ms(class);
     for (int i = 0; i < PREDICT_TYPES; i++) {

@@ -16,6 +16,8 @@ struct doctor_report {
     struct doctor_type types[PREDICT_TYPES];
     struct doctor_check requirements[DOCTOR_REQUIREMENTS], safety[DOCTOR_SAFETY];
     bool dumps_limited; /* core dumps are off without the lock, too */
+    bool has_log;       /* an audit log is configured */
+    struct ward_error log_fault; /* why it, or the file that names it, is of no use; text "": it can be written */
     double asked_ms;    /* --target-ms; 0: not asked */
     double target_ms;   /* that, or the target of the machine's class */
     bool enough, fits, in_time; /* the minimum; one type at least fits; one that fits answers in time */

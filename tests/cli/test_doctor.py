@@ -43,9 +43,24 @@ def this_machine_is_measured():
     kinds = types(found)
     assert kinds["bf16"]["predicted_ms"]["decode"] > kinds["int8"]["predicted_ms"]["decode"] > \
         kinds["int4"]["predicted_ms"]["decode"], "fewer bytes are not read faster"
-    equal(sorted(check["name"] for check in found["safety"]), ["core dumps", "offline, enforced", "swap"], "safety")
+    equal(sorted(check["name"] for check in found["safety"]), ["audit log", "core dumps", "offline, enforced", "swap"], "safety")
     equal({check["name"]: check["verdict"] for check in found["safety"]}["offline, enforced"] == "ok",
           found["offline"]["enforced"], "the lock")
+
+
+def log_check(folder):
+    found = json.loads(run("doctor", "--preset", "tiny", "--json", env={**os.environ, "WARD_AUDIT": folder}).stdout)
+    return {check["name"]: check for check in found["safety"]}["audit log"]
+
+
+@test
+def the_audit_log_is_looked_at():
+    folder = os.path.join(scratch, "log")
+    missing = log_check(folder)
+    equal(missing["verdict"], "warning", "a log that is not there")
+    assert folder in missing["found"], missing
+    succeeds("audit", "init", "--log", folder, "--out", os.path.join(scratch, "auditor.key"), "--no-passphrase")
+    equal(log_check(folder)["verdict"], "ok", "a log that is there")
 
 
 @test
