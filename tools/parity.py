@@ -88,7 +88,7 @@ ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("mmproj", ctyp
                    ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("vocab_size", ctypes.c_int),
                    ("hidden_size", ctypes.c_int), ("context_limit", ctypes.c_int), ("image_tokens", ctypes.c_int),
                    ("image_size", ctypes.c_int), ("has_chat_template", ctypes.c_bool),
-                   ("not_for_clinical_use", ctypes.c_bool))
+                   ("not_for_clinical_use", ctypes.c_bool), ("random_weights", ctypes.c_bool))
 ObserveFn = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int,
                              c_float_p)
 
