@@ -66,7 +66,7 @@ static int run(int argc, char **argv)
 
 const char *audit_command_log(const struct command *command, const char *given)
 {
-    struct settings settings;
+    static struct settings settings; /* its text is used until the program ends */
     struct ward_error err;
     if (given)
         return given;
@@ -74,7 +74,7 @@ const char *audit_command_log(const struct command *command, const char *given)
         die_error(&err);
     if (!settings.audit)
         die_usage(command, "%s: which log? give its folder with --log", command->name);
-    return settings.audit; /* until the program ends */
+    return settings.audit;
 }
 
 const uint8_t *audit_command_anchor(uint8_t out[AUDIT_KEY], const char *given)

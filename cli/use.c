@@ -288,6 +288,7 @@ static void on_exit_of_program(int status, void *unused)
         print_error("%s", text ? err.text : "out of memory");
         _exit(EXIT_FAILED);
     }
+    json_writer_free(&w);
 }
 
 void use_open(void)
