@@ -391,9 +391,11 @@ def a_build_that_sleeps_in_the_encoder_is_seen():
 
 @test
 def ten_pairs_of_the_same_build_do_not_differ():
+    if not os.environ.get("WARD_IDLE_MACHINE"):
+        raise Skip("a shared machine's speed changes between two runs; WARD_IDLE_MACHINE=1 says that this one is idle")
     args = ("-i", IMAGE, "--fixed", "-n", "16", "-r", "10", "--warmups", "1", "--no-cold", "-o", "json")
     quiet = 0
-    for i in range(2 if QUICK else 10):
+    for i in range(10):
         texts = [bench(*args) for _ in range(2)]
         busy = [json.loads(text)["results"][0]["machine"]["others_busy"] for text in texts]
         if any(share is None or share > 0.05 for share in busy):
