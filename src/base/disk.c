@@ -28,3 +28,19 @@ int disk_write(int fd, const void *data, size_t size, uint64_t offset)
     }
     return 0;
 }
+
+int disk_read(int fd, void *out, size_t size, uint64_t offset)
+{
+    uint8_t *at = out;
+    while (size) {
+        const ssize_t n = pread(fd, at, size, (off_t)offset);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? errno : EIO;
+        at += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}

@@ -1,4 +1,5 @@
 /* Reading a bundle: nothing of it is believed before the signature, and nothing is used that the list does not name. */
+#include "base/disk.h"
 #include "bundle/bundle.h"
 #include "bundle/tar.h"
 
@@ -12,25 +13,9 @@
 
 /* ---- folder or tar ----------------------------------------------------------------------------------------------- */
 
-static int read_at(int fd, void *out, size_t size, uint64_t offset)
-{
-    uint8_t *at = out;
-    while (size) {
-        const ssize_t n = pread(fd, at, size, (off_t)offset);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n ? errno : EIO;
-        at += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return 0;
-}
-
 static int read_tar(void *user, void *out, size_t size, uint64_t offset)
 {
-    return read_at(*(const int *)user, out, size, offset);
+    return disk_read(*(const int *)user, out, size, offset);
 }
 
 static int list_tar(struct bundle *b, uint64_t size, struct ward_error *err)
@@ -107,7 +92,7 @@ static int read_small(char **out, size_t *size, const struct bundle *b, const ch
         return error_no_memory(err, path, *size);
     (*out)[*size] = '\0';
     const int fd = b->is_tar ? b->fd : openat(b->fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    const int error = fd < 0 ? errno : read_at(fd, *out, *size, file->offset);
+    const int error = fd < 0 ? errno : disk_read(fd, *out, *size, file->offset);
     if (fd >= 0 && !b->is_tar)
         close(fd);
     return error ? error_set(err, WARD_EIO, "%s: its %s cannot be read: %s", b->name, path, strerror(error)) : 0;
