@@ -85,14 +85,26 @@ const char *limits_multiply_name(enum limits_multiply kind)
     return names[kind];
 }
 
+static enum limits_multiply multiply_of(const struct gemm *g)
+{
+    int kind = 0;
+    while (rounding_of[kind] != g->rounding)
+        kind++;
+    return (enum limits_multiply)kind;
+}
+
 enum limits_multiply limits_multiply_of(enum isa isa, enum tensor_type type)
 {
     struct kernels k = {0};
     kernels_init(&k, isa);
-    int kind = 0;
-    while (rounding_of[kind] != k.gemm[type]->rounding)
-        kind++;
-    return (enum limits_multiply)kind;
+    return multiply_of(k.gemm[type]);
+}
+
+enum limits_multiply limits_attention_of(enum isa isa)
+{
+    struct kernels k = {0};
+    kernels_init(&k, isa);
+    return multiply_of(k.gemm_scores);
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */

@@ -27,6 +27,8 @@ WARD_CHECKED int limits_measure(struct limits *out, int threads, enum isa highes
 const char *limits_multiply_name(enum limits_multiply kind); /* "f32", "bf16", "int16", "int8" */
 /* The kind that a matrix product with weights of a type is made of: rows by rows (a prompt, an image). */
 enum limits_multiply limits_multiply_of(enum isa isa, enum tensor_type type);
+/* And the encoder's attention. */
+enum limits_multiply limits_attention_of(enum isa isa);
 
 struct json_writer;
 /* {"kernels", "threads", "read_gbs", "read_one_gbs", "read_mean_gbs", "multiply_gops": {"f32", "bf16", "int16",

@@ -28,7 +28,7 @@ const char *predict_type_name(enum predict_type type)
 
 /* Numbers of weights. The decoder's: in one layer, in its values, in queries, keys and values together. */
 struct counts {
-    double matrices, values, exact, embed, vision;
+    double matrices, values, exact, embed, vision, projector; /* the last: of the encoder's, what tokens go through */
 };
 
 static void count(struct counts *out, const struct model_config *config)
@@ -41,9 +41,11 @@ static void count(struct counts *out, const struct model_config *config)
                            .exact = (queries + 2 * keys) * d,
                            .embed = (double)t->vocab_size * d};
     out->matrices = out->exact + queries * d + 3.0 * d * t->intermediate_size;
-    if (v->n_layers)
+    if (v->n_layers) {
+        out->projector = e * d;
         out->vision = v->n_layers * (4 * e * e + 2 * e * v->intermediate_size) +
-                      3.0 * v->patch_size * v->patch_size * e + e * d;
+                      3.0 * v->patch_size * v->patch_size * e + out->projector;
+    }
 }
 
 static double bytes_of(enum tensor_type type, double weights)
@@ -108,7 +110,7 @@ static double linear_share(enum isa isa, enum tensor_type type, enum limits_mult
     switch (kind) {
     case LIMITS_F32: return 0.85;
     case LIMITS_BF16: return isa == ISA_AMX ? 0.35 : 0.80; /* tiles wait for their panels */
-    case LIMITS_INT16: return 0.65; /* rounds x and weights to blocks first */
+    case LIMITS_INT16: return 0.74; /* rounds x and weights to blocks first */
     default: break;
     }
     if (isa >= ISA_AVX512_VNNI)
@@ -145,8 +147,7 @@ static double linear_rate(const struct limits *l, enum tensor_type type)
 
 void predict_rates_measured(struct predict_rates *out, const struct limits *l, enum predict_type type)
 {
-    /* Attention of the encoder is made of the float product, or bf16 where there is one. */
-    const enum limits_multiply attention = l->multiply_mean[LIMITS_BF16] > 0 ? LIMITS_BF16 : LIMITS_F32;
+    const enum limits_multiply attention = limits_attention_of(l->isa);
     const double f32 = l->multiply_mean[LIMITS_F32];
     *out = (struct predict_rates){
         .vision = linear_rate(l, types[type].vision),
@@ -177,7 +178,7 @@ void predict_latency(struct predict_latency *out, const struct model_config *con
     const double n = patches(v), tokens = config->image_tokens + QUESTION_TOKENS, layers = config->text.n_layers;
     *out = (struct predict_latency){.prompt_tokens = (int)tokens};
     if (v->n_layers)
-        out->vision_ms = 1e3 * (2 * n * c.vision / rates->vision +
+        out->vision_ms = 1e3 * (2 * (n * (c.vision - c.projector) + config->image_tokens * c.projector) / rates->vision +
                                 4 * n * n * v->hidden_size * v->n_layers / rates->vision_attention);
     const double linear = 2 * tokens * layers * (c.matrices - c.exact), exact = 2 * tokens * layers * c.exact;
     const double read = (double)need.token_bytes / rates->read;

@@ -14,16 +14,18 @@
 #include <math.h>
 #include <string.h>
 
-enum { KEYS = 256, QUERY_PANELS = 36, PIECE = 512, MAX_PIECES = 32 };
+enum { KEYS = 256, QUERY_PANELS = 72, PIECE = 512, MAX_PIECES = 32 };
 
 /* What one task works on; pointers into the scratch of its thread. */
 struct blocks {
-    const struct gemm *g;
+    const struct gemm *scores, *values;        /* the products of queries and keys, of weights and values */
+    int mr;                                    /* of both */
     int keys, panels;                          /* of a block */
-    int d_padded, d_cols;                      /* head_dim rounded up to k_step, to nr / 2 */
+    int step;                                  /* of keys: a multiple of the tiles of scores and of what values sum */
+    int d_padded, d_cols;                      /* head_dim rounded up to k_step of scores, to nr / 2 of values */
     size_t x_panel, k_panel, v_panel, p_panel; /* bytes of a packed panel of queries, keys, values, weights */
     uint8_t *q, *k, *v, *p;
-    float *scores;          /* [mr][keys] */
+    float *weights;         /* [mr][keys]: scores, then their exponentials */
     float *row;             /* [mr][head_dim]: the scaled queries of a panel */
     float *out;             /* [panels * mr][d_cols]: sums of weighted values */
     float *highest, *total; /* [panels * mr]: of each row, so far */
@@ -60,20 +62,21 @@ static int max_int(int a, int b)
 /* Lays the blocks out from `base` (NULL: only to measure) and returns the bytes they take. */
 static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
 {
-    const size_t mr = (size_t)b->g->mr, nr = (size_t)b->g->nr, step = (size_t)b->g->k_step;
-    const size_t panels = (size_t)b->panels, keys = (size_t)b->keys;
-    const size_t d_padded = round_up((size_t)head_dim, step), d_cols = round_up((size_t)head_dim, nr / 2);
+    const struct gemm *s = b->scores, *v = b->values;
+    const size_t mr = (size_t)b->mr, panels = (size_t)b->panels, keys = (size_t)b->keys, v_nr = (size_t)v->nr;
+    const size_t d_padded = round_up((size_t)head_dim, (size_t)s->k_step), d_groups = d_padded / (size_t)s->k_step;
+    const size_t d_cols = round_up((size_t)head_dim, v_nr / 2), key_groups = keys / (size_t)v->k_step;
     size_t used = 0;
 
     b->d_padded = (int)d_padded;
     b->d_cols = (int)d_cols;
-    b->x_panel = d_padded / step * b->g->x_group;
-    b->k_panel = d_padded / step * b->g->w_group;
-    b->v_panel = keys / step * b->g->w_group;
-    b->p_panel = keys / step * b->g->x_group;
+    b->x_panel = d_groups * s->x_group;
+    b->k_panel = d_groups * s->w_group;
+    b->v_panel = key_groups * v->w_group;
+    b->p_panel = key_groups * v->x_group;
     const size_t sizes[] = {panels * b->x_panel,
-                            keys / nr * b->k_panel,
-                            round_up(d_cols, nr) / nr * b->v_panel,
+                            keys / (size_t)s->nr * b->k_panel,
+                            round_up(d_cols, v_nr) / v_nr * b->v_panel,
                             b->p_panel,
                             mr * keys * sizeof(float),
                             mr * (size_t)head_dim * sizeof(float),
@@ -86,7 +89,7 @@ static size_t lay_out(struct blocks *b, uint8_t *base, int head_dim)
         used += round_up(sizes[i], KERNELS_ALIGN);
     }
     b->q = at[0], b->k = at[1], b->v = at[2], b->p = at[3];
-    b->scores = (void *)at[4], b->row = (void *)at[5], b->out = (void *)at[6];
+    b->weights = (void *)at[4], b->row = (void *)at[5], b->out = (void *)at[6];
     b->highest = (void *)at[7], b->total = (void *)at[8];
     return used;
 }
@@ -96,30 +99,30 @@ static void pack_queries(const struct attention_job *job, const struct blocks *b
 {
     const struct attention *a = job->a;
     const size_t d = (size_t)a->head_dim, stride = (size_t)a->n_heads * d;
-    for (int panel = 0; panel * b->g->mr < rows; panel++) {
-        const int n = min_int(b->g->mr, rows - panel * b->g->mr);
+    for (int panel = 0; panel * b->mr < rows; panel++) {
+        const int n = min_int(b->mr, rows - panel * b->mr);
         for (int i = 0; i < n; i++) {
-            const size_t row = (size_t)(first + panel * b->g->mr + i);
+            const size_t row = (size_t)(first + panel * b->mr + i);
             memcpy(b->row + (size_t)i * d, a->q + row * stride + (size_t)head * d, d * sizeof(float));
         }
         job->c->k.scale(b->row, a->scale, n * a->head_dim);
-        b->g->pack_x(b->q + (size_t)(to + panel) * b->x_panel, b->row, d, n, a->head_dim);
+        b->scores->pack_x(b->q + (size_t)(to + panel) * b->x_panel, b->row, d, n, a->head_dim);
     }
 }
 
 static void pack_keys_values(const struct attention *a, const struct blocks *b, int key_head, int slot, int n)
 {
-    const int nr = b->g->nr, d = a->head_dim;
+    const int k_nr = b->scores->nr, v_nr = b->values->nr, d = a->head_dim;
     const size_t row_bytes = tensor_bytes(a->type, (size_t)d);
     const size_t at = ((size_t)key_head * (size_t)a->capacity + (size_t)slot) * row_bytes;
     const uint8_t *k = (const uint8_t *)a->k + at, *v = (const uint8_t *)a->v + at;
-    for (int j = 0; j < n; j += nr)
-        b->g->pack_w[a->type](b->k + (size_t)(j / nr) * b->k_panel, k + (size_t)j * row_bytes, row_bytes,
-                              min_int(nr, n - j), d);
-    for (int j = 0; j < d; j += nr)
-        b->g->pack_w_transposed[a->type](b->v + (size_t)(j / nr) * b->v_panel,
-                                         v + tensor_bytes(a->type, (size_t)j), row_bytes, n,
-                                         min_int(nr, d - j));
+    for (int j = 0; j < n; j += k_nr)
+        b->scores->pack_w[a->type](b->k + (size_t)(j / k_nr) * b->k_panel, k + (size_t)j * row_bytes, row_bytes,
+                                   min_int(k_nr, n - j), d);
+    for (int j = 0; j < d; j += v_nr)
+        b->values->pack_w_transposed[a->type](b->v + (size_t)(j / v_nr) * b->v_panel,
+                                              v + tensor_bytes(a->type, (size_t)j), row_bytes, n,
+                                              min_int(v_nr, d - j));
 }
 
 /* The softmax of one row of scores over the n keys of a block, of which low .. high - 1 are seen, relative to the
@@ -150,8 +153,8 @@ static void soften_row(const struct kernels *k, float *scores, int n, int low, i
 static void attend_panel(const struct kernels *k, const struct blocks *b, int panel, int rows, const int *lo,
                          const int *hi, int p0, int n)
 {
-    const int mr = b->g->mr, nr = b->g->nr;
-    const size_t first = (size_t)panel * (size_t)mr, d_cols = (size_t)b->d_cols, stride = (size_t)b->keys;
+    const struct gemm *s = b->scores, *v = b->values;
+    const size_t first = (size_t)panel * (size_t)b->mr, d_cols = (size_t)b->d_cols, stride = (size_t)b->keys;
     int start = n, end = 0;
     for (int i = 0; i < rows; i++) {
         start = min_int(start, max_int(lo[i] - p0, 0));
@@ -159,22 +162,22 @@ static void attend_panel(const struct kernels *k, const struct blocks *b, int pa
     }
     if (start >= end)
         return;
-    start = start / nr * nr; /* nr is a multiple of k_step */
+    start = start / b->step * b->step;
 
-    for (int j = start; j < end; j += nr)
-        b->g->tile(b->scores + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / nr) * b->k_panel,
-                   b->d_padded, false);
+    for (int j = start; j < end; j += s->nr)
+        s->tile(b->weights + j, stride, b->q + (size_t)panel * b->x_panel, b->k + (size_t)(j / s->nr) * b->k_panel,
+                b->d_padded, false);
     for (int i = 0; i < rows; i++)
-        soften_row(k, b->scores + (size_t)i * stride + start, end - start, max_int(lo[i] - p0 - start, 0),
+        soften_row(k, b->weights + (size_t)i * stride + start, end - start, max_int(lo[i] - p0 - start, 0),
                    min_int(hi[i] - p0, end) - start, b->out + (first + (size_t)i) * d_cols, b->d_cols,
                    &b->highest[first + (size_t)i], &b->total[first + (size_t)i]);
-    b->g->pack_x(b->p, b->scores + start, stride, rows, end - start);
+    v->pack_x(b->p, b->weights + start, stride, rows, end - start);
 
-    const int k_padded = (int)round_up((size_t)(end - start), (size_t)b->g->k_step);
-    const uint8_t *v = b->v + (size_t)(start / b->g->k_step) * b->g->w_group;
-    for (int j = 0; j < b->d_cols; j += nr, v += b->v_panel)
-        (b->d_cols - j > nr / 2 ? b->g->tile : b->g->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, v,
-                                                                k_padded, true);
+    const int k_padded = (int)round_up((size_t)(end - start), (size_t)v->k_step);
+    const uint8_t *from = b->v + (size_t)(start / v->k_step) * v->w_group;
+    for (int j = 0; j < b->d_cols; j += v->nr, from += b->v_panel)
+        (b->d_cols - j > v->nr / 2 ? v->tile : v->tile_half)(b->out + first * d_cols + (size_t)j, d_cols, b->p, from,
+                                                             k_padded, true);
 }
 
 /* Writes out the rows of one head, summed in the panels from `from` on. A row that sees nothing is 0. */
@@ -183,7 +186,7 @@ static void finish_rows(const struct kernels *k, const struct attention *a, cons
 {
     const size_t d = (size_t)a->head_dim;
     for (int i = 0; i < rows; i++) {
-        const size_t row = (size_t)(from * b->g->mr + i);
+        const size_t row = (size_t)(from * b->mr + i);
         float *out = a->out + (size_t)(first + i) * (size_t)a->n_heads * d + (size_t)head * d;
         memcpy(out, b->out + row * (size_t)b->d_cols, d * sizeof *out);
         k->scale(out, b->total[row] > 0 ? 1.0f / b->total[row] : 0.0f, a->head_dim);
@@ -206,7 +209,7 @@ static void rows_task(void *arg, int task, int thread)
     /* the last rows first: in a causal prompt they take longest */
     const int column = task % (a->n_kv_heads * job->slices), key_head = column / job->slices;
     const int first = (job->row_blocks - 1 - task / (a->n_kv_heads * job->slices)) * job->block_rows;
-    const int rows = min_int(job->block_rows, a->rows - first), mr = b.g->mr, panels = (rows + mr - 1) / mr;
+    const int rows = min_int(job->block_rows, a->rows - first), mr = b.mr, panels = (rows + mr - 1) / mr;
     const int in_group = column % job->slices * job->heads, heads = min_int(job->heads, job->group - in_group);
     const int first_head = key_head * job->group + in_group;
     const int *lo = a->lo + first, *hi = a->hi + first;
@@ -224,7 +227,7 @@ static void rows_task(void *arg, int task, int thread)
         b.highest[i] = -INFINITY;
         b.total[i] = 0;
     }
-    gemm_begin(b.g);
+    gemm_begin(b.scores); /* where it has to be prepared, both products are one */
     for (int p = low, n; p < high; p += n) {
         n = block_length(p, high, a->capacity, b.keys);
         pack_keys_values(a, &b, key_head, p % a->capacity, n);
@@ -233,7 +236,7 @@ static void rows_task(void *arg, int task, int thread)
             attend_panel(k, &b, i, min_int(mr, rows - row), lo + row, hi + row, p, n);
         }
     }
-    gemm_end(b.g);
+    gemm_end(b.scores);
     for (int i = 0; i < heads; i++)
         finish_rows(k, a, &b, i * panels, first_head + i, first, rows);
 }
@@ -357,18 +360,20 @@ static void attend_rows_alone(struct attention_job *job)
 static void plan_blocks(struct attention_job *job)
 {
     struct blocks *b = &job->blocks;
-    const int mr = b->g->mr, row_panels = (job->a->rows + mr - 1) / mr;
+    const int mr = b->mr, row_panels = (job->a->rows + mr - 1) / mr;
 
     b->keys = KEYS;
     job->heads = b->panels = job->group;
     while (job->heads > 1 && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
         job->heads = b->panels = (job->heads + 1) / 2;
-    while (b->keys > b->g->nr && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
+    while (b->keys > b->step && lay_out(b, NULL, job->a->head_dim) > job->c->scratch_size)
         b->keys /= 2;
     assert(lay_out(b, NULL, job->a->head_dim) <= job->c->scratch_size);
     job->slices = (job->group + job->heads - 1) / job->heads;
 
-    int panels = min_int(max_int(QUERY_PANELS / job->heads, 1), row_panels);
+    /* of an image many, since each task packs the keys and values anew; of a prompt fewer, so that there are tasks */
+    const int most = row_panels < 8 * QUERY_PANELS ? QUERY_PANELS / 2 : QUERY_PANELS;
+    int panels = min_int(max_int(most / job->heads, 1), row_panels);
     b->panels = panels * job->heads;
     while (panels > 1 && lay_out(b, NULL, job->a->head_dim) > job->c->l2_bytes) {
         panels = (panels + 1) / 2;
@@ -380,10 +385,12 @@ static void plan_blocks(struct attention_job *job)
 
 void compute_attention(const struct compute *c, const struct attention *a)
 {
-    struct attention_job job = {.c = c,
-                                .a = a,
-                                .blocks = {.g = a->exact ? c->k.gemm[TENSOR_F32] : c->k.gemm_attention},
-                                .group = a->n_heads / a->n_kv_heads};
+    const struct gemm *f32 = c->k.gemm[TENSOR_F32], *scores = a->exact ? f32 : c->k.gemm_scores,
+                      *values = a->exact ? f32 : c->k.gemm_values;
+    struct attention_job job = {
+        .c = c, .a = a,
+        .blocks = {.scores = scores, .values = values, .mr = scores->mr, .step = max_int(scores->nr, values->k_step)},
+        .group = a->n_heads / a->n_kv_heads};
     if (a->rows <= GEMV_MAX_N) {
         attend_rows_alone(&job);
         return;

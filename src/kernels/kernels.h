@@ -30,7 +30,7 @@ enum {
  * it; with x as in struct x8, w is exact. */
 enum rounding { ROUND_NOTHING, ROUND_BF16, ROUND_FIXED, ROUND_X8 };
 
-/* Fixed point: FIXED_BLOCK columns of a row become scale * q, scale = the largest of their magnitudes / FIXED_MOST, q
+/* Fixed point: k_step columns of a row, FIXED_BLOCK at most, become scale * q, scale = the largest of their magnitudes / FIXED_MOST, q
  * rounded to nearest, ties to even; all 0 where none reaches FIXED_LEAST. */
 enum { FIXED_BLOCK = 128, FIXED_MOST = 4095 };
 #define FIXED_LEAST 0x1p-100f
@@ -98,8 +98,9 @@ struct kernels {
      * bf16, panels of fixed point where that is faster; 8-bit panels for quantized weights where that is faster. That of
      * TENSOR_F32 takes every type, and rounds nothing. */
     const struct gemm *gemm[TENSOR_TYPES];
-    /* The bf16 product where there is one, for attention; else that of TENSOR_F32. */
-    const struct gemm *gemm_attention;
+    /* The products of attention, queries by keys and weights by values: in bf16 or in fixed point where there is one,
+     * else that of TENSOR_F32. Both take the float types, and tiles of as many rows. */
+    const struct gemm *gemm_scores, *gemm_values;
     /* out[i][rows] = w [rows][cols] x[i] for n <= GEMV_MAX_N rows of x, x_stride bytes apart: float32, or what
      * quantize_x makes where the type has one. Rows of w lie row_bytes apart, those of out out_stride floats. Each
      * result is the same whatever n and rows are. */

@@ -308,7 +308,8 @@ void kernels_init_ref(struct kernels *k)
 {
     *k = (struct kernels){
         .isa = ISA_NONE,
-        .gemm_attention = &gemm_float,
+        .gemm_scores = &gemm_float,
+        .gemm_values = &gemm_float,
         .gemv = {EACH_TYPE(GEMV_ENTRY)},
         .weighted_rows =
             {[TENSOR_F32] = weighted_rows_f32, [TENSOR_F16] = weighted_rows_f16, [TENSOR_BF16] = weighted_rows_bf16},

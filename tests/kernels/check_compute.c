@@ -69,9 +69,9 @@ static bool check_map(const struct kernels *k, const struct linear_case *l, int 
     const enum rounding rounding = rounding_of(k, l, m);
     float of_row[MOST_INPUTS], *w = l->values[map], *rounded = float_buffer((size_t)(l->rows * l->cols));
     for (int r = 0; r < l->rows; r++)
-        as_rounded(rounding, rounded + r * l->cols, l->x + r * l->cols, l->cols);
+        as_rounded(rounding, FIXED_BLOCK, rounded + r * l->cols, l->x + r * l->cols, l->cols);
     for (int j = 0; rounds_weights(rounding) && j < m->w->rows; j++)
-        as_rounded(rounding, w + j * l->cols, w + j * l->cols, l->cols);
+        as_rounded(rounding, FIXED_BLOCK, w + j * l->cols, w + j * l->cols, l->cols);
     for (int j = 0; j < m->w->rows; j++) {
         magnitudes(m->w->type, of_row, w + j * l->cols, l->cols);
         for (int r = 0; r < l->rows; r++) {
@@ -167,8 +167,10 @@ static void run_attention(const struct compute *c, void *arg)
 }
 
 /* One row and head, naively. A rounding of u of both factors changes a score by 2 u sum |q k|, a weight twice as much
- * relative to itself; the weights and values are rounded too. */
-static bool check_row(const struct attention *a, const float *keys, const float *values, double u, int r, int h)
+ * relative to itself; the weights and values are rounded too. In fixed point all of that is relative to the largest of a
+ * block: of the queries and keys, of the weights, which reach 1, and of the values, those included that are not seen. */
+static bool check_row(const struct attention *a, const float *keys, const float *values, double u, bool fixed, int r,
+                      int h)
 {
     const int d = a->head_dim, head = h / (a->n_heads / a->n_kv_heads);
     const float *q = a->q + (r * a->n_heads + h) * d, *out = a->out + (r * a->n_heads + h) * d;
@@ -177,12 +179,15 @@ static bool check_row(const struct attention *a, const float *keys, const float 
     bool ok = scores != NULL;
 
     for (int p = a->lo[r]; ok && p < a->hi[r]; p++) {
-        double score = 0, sum = 0;
+        double score = 0, sum = 0, most_q = 0, most_k = 0;
         for (int i = 0; i < d; i++) {
-            const double product = (double)q[i] * (double)keys[(head * a->capacity + p % a->capacity) * d + i];
-            score += product;
-            sum += fabs(product);
+            const double key = (double)keys[(head * a->capacity + p % a->capacity) * d + i];
+            score += (double)q[i] * key;
+            sum += fabs((double)q[i] * key);
+            most_q = fmax(most_q, fabs((double)q[i]));
+            most_k = fmax(most_k, fabs(key));
         }
+        sum = fixed ? d * most_q * most_k : sum;
         scores[p - a->lo[r]] = score * (double)a->scale;
         highest = fmax(highest, score * (double)a->scale);
         absolute = fmax(absolute, sum * (double)a->scale);
@@ -196,7 +201,10 @@ static bool check_row(const struct attention *a, const float *keys, const float 
             sum += scores[p - a->lo[r]] / total * v;
             largest = fmax(largest, fabs(v));
         }
-        const double bound = (4 * u * absolute + 4 * u + 8 * EPS) * largest;
+        for (int slot = 0; fixed && slot < a->capacity; slot++)
+            largest = fmax(largest, fabs((double)values[(head * a->capacity + slot) * d + i]));
+        const double of_weights = fixed ? u * (a->hi[r] - a->lo[r]) / total : 0;
+        const double bound = (4 * u * absolute + of_weights + 4 * u + 8 * EPS) * largest;
         ok = near("attention", (r * a->n_heads + h) * d + i, (double)out[i], sum, bound);
     }
     free(scores);
@@ -252,10 +260,11 @@ static bool check_shape(const struct kernels *k, enum tensor_type type, const st
 
     const struct operation op = {run_attention, &a, out, n_q};
     bool ok = same_on_all_threads(k, &op);
-    const double u = s->rows > GEMV_MAX_N && !exact && k->gemm_attention->rounding == ROUND_BF16 ? 0x1p-9 : 4 * EPS;
+    const enum rounding rounding = s->rows > GEMV_MAX_N && !exact ? k->gemm_scores->rounding : ROUND_NOTHING;
+    const double u = rounding == ROUND_BF16 ? 0x1p-9 : rounding == ROUND_FIXED ? 0.5 / FIXED_MOST : 4 * EPS;
     for (int r = 0; ok && r < s->rows; r++)
         for (int h = 0; ok && h < s->heads; h++)
-            ok = check_row(&a, keys, values, u, r, h);
+            ok = check_row(&a, keys, values, u, rounding == ROUND_FIXED, r, h);
     if (ok && s->rows <= GEMV_MAX_N) {
         struct alone_case alone = {a, float_buffer(n_q)};
         const struct operation each = {run_rows_alone, &alone, alone.out, n_q};

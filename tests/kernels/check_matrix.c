@@ -76,13 +76,24 @@ static bool check_products(const struct product *p, const void *x_panel, const v
     return check_tile(p, c, stride, g->nr / 2, 2.0, untouched);
 }
 
-/* Rows of x and w as the panels hold them. */
-static void round_rows(const struct gemm *g, float *x, int rows, float *w, int cols, int k)
+/* Rows of x or w as the panels hold them. */
+static void round_rows(const struct gemm *g, float *x, int rows, int k)
 {
     for (int r = 0; r < rows; r++)
-        as_rounded(g->rounding, x + (size_t)(r * k), x + (size_t)(r * k), k);
-    for (int r = 0; r < cols && rounds_weights(g->rounding); r++)
-        as_rounded(g->rounding, w + (size_t)(r * k), w + (size_t)(r * k), k);
+        as_rounded(g->rounding, g->k_step, x + (size_t)(r * k), x + (size_t)(r * k), k);
+}
+
+/* Of w transposed: its columns. */
+static void round_columns(const struct gemm *g, float *w, int k, int cols)
+{
+    float *column = float_buffer((size_t)k);
+    for (int c = 0; c < cols; c++) {
+        for (int i = 0; i < k; i++)
+            column[i] = w[i * cols + c];
+        round_rows(g, column, 1, k);
+        for (int i = 0; i < k; i++)
+            w[i * cols + c] = column[i];
+    }
 }
 
 static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int rows, int cols, int k_least)
@@ -98,7 +109,9 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
 
     const void *matrix = random_matrix(type, cols, k, cols % 2 == 0, w);
     g->pack_w[type](w_panel, matrix, tensor_bytes(type, (size_t)k), cols, k);
-    round_rows(g, x, rows, w, cols, k);
+    round_rows(g, x, rows, k);
+    if (rounds_weights(g->rounding))
+        round_rows(g, w, cols, k);
     magnitudes(type, of_w, w, cols * k);
     const struct product straight = {.g = g, .x = x, .w = w, .magnitudes = of_w, .rows = rows, .cols = cols, .k = k};
     if (!check_products(&straight, x_panel, w_panel))
@@ -112,7 +125,8 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
 
     matrix = random_matrix(type, k, cols, k % 2 == 0, w);
     g->pack_w_transposed[type](w_panel, matrix, tensor_bytes(type, (size_t)cols), k, cols);
-    round_rows(g, x, 0, w, k, cols);
+    if (rounds_weights(g->rounding))
+        round_columns(g, w, k, cols);
     magnitudes(type, of_w, w, cols * k);
     const struct product transposed = {
         .g = g, .x = x, .w = w, .magnitudes = of_w, .rows = rows, .cols = cols, .k = k, .transposed = true};
@@ -124,14 +138,11 @@ static bool check_gemm_size(const struct gemm *g, enum tensor_type type, int row
     return true;
 }
 
-/* The product for weights of one type, from panels packed of every type. */
-static bool check_gemm(const struct kernels *k, int type)
+/* A product from panels packed of every type that it takes. */
+static bool check_product(const struct gemm *g)
 {
-    const struct gemm *g = k->gemm[type];
     if (g->mr > GEMM_MAX_MR || g->nr > GEMM_MAX_NR || g->nr % 2)
         return fail("tiles of %d x %d are larger than GEMM_MAX allows", g->mr, g->nr);
-    if (!g->pack_w[type] || (rounds_weights(g->rounding) && !k->gemm[TENSOR_F32]->pack_w[type]))
-        return fail("a product does not take its own type");
     for (int packed = 0; packed < TENSOR_TYPES; packed++) {
         if (!g->pack_w[packed])
             continue;
@@ -146,6 +157,24 @@ static bool check_gemm(const struct kernels *k, int type)
                 return false;
     }
     return true;
+}
+
+/* The product for weights of one type. */
+static bool check_gemm(const struct kernels *k, int type)
+{
+    const struct gemm *g = k->gemm[type];
+    if (!g->pack_w[type] || (rounds_weights(g->rounding) && !k->gemm[TENSOR_F32]->pack_w[type]))
+        return fail("a product does not take its own type");
+    return check_product(g);
+}
+
+/* Those of attention take keys and values of the float types. */
+static bool check_gemm_attention(const struct kernels *k, int type)
+{
+    const struct gemm *s = k->gemm_scores, *v = k->gemm_values;
+    if (!s->pack_w[type] || !v->pack_w_transposed[type] || s->mr != v->mr)
+        return fail("the products of attention do not take the type, or differ in their rows");
+    return check_product(s) && check_product(v);
 }
 
 /* n rows of x through gemv: each against double precision, and bit for bit as it comes out alone. */
@@ -166,7 +195,7 @@ static bool check_gemv_size(const struct kernels *k, enum tensor_type type, int 
             k->quantize_x[type](all + (size_t)i * x_stride, x, cols);
         else
             memcpy(all + (size_t)i * x_stride, x, (size_t)cols * sizeof(float));
-        as_rounded(rounding, exact + (size_t)(i * cols), x, cols);
+        as_rounded(rounding, 0, exact + (size_t)(i * cols), x, cols);
     }
     const size_t row_bytes = tensor_bytes(type, (size_t)cols);
     k->gemv[type](out, (size_t)stride, matrix, row_bytes, rows, cols, all, x_stride, n);
@@ -216,7 +245,7 @@ static bool check_quantize_x(const struct kernels *k, int type)
         random_fill(x, (size_t)cols);
         memset(x, 0, cols % 64 ? X8_BLOCK * sizeof *x : 0);
         k->quantize_x[type](rounded, x, cols);
-        as_rounded(ROUND_X8, expected, x, cols);
+        as_rounded(ROUND_X8, 0, expected, x, cols);
         const struct x8 got = x8_at(rounded, cols);
         for (int i = 0; i < cols; i++)
             if (got.scale[i / X8_BLOCK] * (float)got.q[i] != expected[i])
@@ -295,6 +324,9 @@ static bool check_weighted_rows(const struct kernels *k, int type)
 
 const struct check matrix_checks[] = {
     EACH_TYPE("gemm", check_gemm),
+    {"gemm of attention, f32", check_gemm_attention, TENSOR_F32},
+    {"gemm of attention, f16", check_gemm_attention, TENSOR_F16},
+    {"gemm of attention, bf16", check_gemm_attention, TENSOR_BF16},
     EACH_TYPE("gemv", check_gemv),
     EACH_TYPE("to_float", check_to_float),
     {"quantize_x", check_quantize_x, TENSOR_Q8_0},

@@ -179,9 +179,9 @@ static void as_whole(float *out, const float *x, int n, float high, float least)
         out[i] = scale * nearbyintf(x[i] * inverse);
 }
 
-void as_rounded(enum rounding rounding, float *out, const float *x, int n)
+void as_rounded(enum rounding rounding, int block, float *out, const float *x, int n)
 {
-    const int block = rounding == ROUND_FIXED ? FIXED_BLOCK : X8_BLOCK;
+    block = rounding == ROUND_FIXED ? block : X8_BLOCK;
     for (int start = 0; start < n; start += block) {
         const int part = n - start < block ? n - start : block;
         if (rounding == ROUND_X8)

@@ -50,8 +50,9 @@ int whole_blocks(enum tensor_type type, int n); /* n rounded up to whole blocks 
 void magnitudes(enum tensor_type type, float *out, const float *values, int n);
 /* Whether a product rounds w as it does x. */
 bool rounds_weights(enum rounding rounding);
-/* x as a product that rounds it sees it, or w where that is rounded likewise: a row. */
-void as_rounded(enum rounding rounding, float *out, const float *x, int n);
+/* x as a product that rounds it sees it, or w where that is rounded likewise: a row. In fixed point `block` columns
+ * share a scale. out may be x. */
+void as_rounded(enum rounding rounding, int block, float *out, const float *x, int n);
 
 /* Within bound of expected, or both NaN; says what and where otherwise. */
 bool near(const char *what, int at, double got, double expected, double bound);

@@ -358,5 +358,5 @@ void kernels_init_amx(struct kernels *k)
     for (int type = 0; type < TENSOR_TYPES; type++)
         if (type != TENSOR_F32)
             k->gemm[type] = &gemm_amx;
-    k->gemm_attention = &gemm_amx;
+    k->gemm_scores = k->gemm_values = &gemm_amx;
 }

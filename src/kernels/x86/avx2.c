@@ -216,7 +216,8 @@ static inline __m256i add_pairs(__m256i sum, __m256i a, __m256i b)
 void kernels_init_avx2(struct kernels *k)
 {
     kernels_override(k);
-    k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = &gemm_fixed;
+    k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_values = &gemm_fixed;
+    k->gemm_scores = &gemm_fixed_heads;
     gemm8_override(k, &gemm_4_bits);
     gemm8_override(k, &gemm_5_bits);
     gemm8_override(k, &gemm_6_bits);

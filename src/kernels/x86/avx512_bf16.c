@@ -138,5 +138,5 @@ static const struct gemm gemm_bf16 = {
 
 void kernels_init_avx512_bf16(struct kernels *k)
 {
-    k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_attention = &gemm_bf16;
+    k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_scores = k->gemm_values = &gemm_bf16;
 }

@@ -514,7 +514,7 @@ static void from_float_bf16(void *out, const float *in, int n)
 
 static void kernels_override(struct kernels *k)
 {
-    k->gemm[TENSOR_F32] = k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_attention = &gemm_float;
+    k->gemm[TENSOR_F32] = k->gemm[TENSOR_F16] = k->gemm[TENSOR_BF16] = k->gemm_scores = k->gemm_values = &gemm_float;
     k->gemv[TENSOR_F32] = gemv_f32;
     k->gemv[TENSOR_F16] = gemv_f16;
     k->gemv[TENSOR_BF16] = gemv_bf16;

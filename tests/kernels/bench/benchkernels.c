@@ -299,7 +299,7 @@ static void bench_attention(const struct bench *b, int rows, int positions, int 
              exact ? " exact" : "");
     line.amount = 4.0 * pairs * heads * d;
     if (rows > GEMV_MAX_N)
-        line.peak = multiply_peak(&b->c, exact ? b->c.k.gemm[TENSOR_F32] : b->c.k.gemm_attention);
+        line.peak = multiply_peak(&b->c, exact ? b->c.k.gemm[TENSOR_F32] : b->c.k.gemm_scores);
     measure(b, &line, attention_work, &a);
     free(q), free(out), free(k), free(v), free(lo), free(hi);
 }
