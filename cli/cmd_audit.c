@@ -1,5 +1,6 @@
 /* ward audit: the sealed log of who asked what. docs/audit-log.md */
 #include "cmd_audit.h"
+#include "lock.h"
 #include "settings.h"
 #include "options.h"
 #include "output.h"
@@ -99,6 +100,12 @@ const uint8_t *audit_command_anchor(uint8_t out[AUDIT_KEY], const char *given)
     }
     free(text);
     return out;
+}
+
+void audit_command_lock(struct offline_policy *policy, const char *log, bool writes)
+{
+    offline_allow(policy, writes ? OFFLINE_FOLDER : OFFLINE_READ, log);
+    lock_enforce(policy);
 }
 
 void audit_command_key(struct audit_auditor *out, const char *path)

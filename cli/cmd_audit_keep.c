@@ -64,7 +64,9 @@ static const char *parse(const struct command *command, const struct option *fro
     }
     if (optind < argc)
         die_usage(command, "%s: '%s' is not an option", command->name, argv[optind]);
-    return audit_command_log(command, log);
+    log = audit_command_log(command, log);
+    audit_command_lock(&(struct offline_policy){0}, log, true);
+    return log;
 }
 
 static int run_rotate(int argc, char **argv)

@@ -218,6 +218,12 @@ static int run_rekey(int argc, char **argv)
     struct ward_error err;
     parse(&o, &command_audit_rekey, argc, argv);
     const char *log = audit_command_log(&command_audit_rekey, o.log);
+    struct offline_policy policy = {0};
+    for (int i = 0; i < o.n_made; i++)
+        if (!is_output(o.made[i].path))
+            offline_allow(&policy, OFFLINE_OUTPUT, o.made[i].path);
+    offline_allow(&policy, OFFLINE_OUTPUT, "/dev/tty"); /* passphrases */
+    audit_command_lock(&policy, log, true);
     if (audit_writer_open(&writer, log, &err) || audit_read_log(&reader, log, &err))
         die_error(&err);
     const struct audit_header *present = &reader.summary.header;

@@ -370,7 +370,9 @@ static int read_log(struct show_options *o, bool by_use)
     struct audit_auditor key;
     struct audit_summary summary;
     struct ward_error err;
+    struct offline_policy policy = {0};
     audit_command_key(&key, o->key);
+    audit_command_lock(&policy, o->log, false);
     if (!o->anchor && key.has_anchor)
         o->anchor = memcpy(o->anchor_key, key.anchor, AUDIT_KEY);
     int rc = audit_read_records(o->log, o->anchor, &key, on_record, &s, &summary, &err);

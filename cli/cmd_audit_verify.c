@@ -295,9 +295,12 @@ static int run_verify(int argc, char **argv)
         {0},
     };
     struct verify_options o = {0};
+    struct offline_policy policy = {0};
     struct audit_reader reader;
     struct ward_error err;
     parse(&o, &command_audit_verify, options, argc, argv);
+    offline_allow(&policy, OFFLINE_READ, o.checkpoint);
+    audit_command_lock(&policy, o.log, false);
     const int rc = verify(&reader, &o, &err);
     if (o.json)
         write_json(&reader.summary, &o, rc, &err, NULL);
@@ -319,6 +322,7 @@ static int run_checkpoint(int argc, char **argv)
         {0},
     };
     struct verify_options o = {0};
+    struct offline_policy policy = {0};
     struct audit_reader reader;
     struct audit_writer *writer;
     struct audit_checkpoint checkpoint;
@@ -327,6 +331,7 @@ static int run_checkpoint(int argc, char **argv)
     char text[AUDIT_CHECKPOINT_ROOM];
     bool current;
     parse(&o, &command_audit_checkpoint, options, argc, argv);
+    audit_command_lock(&policy, o.log, true);
     if (audit_writer_open(&writer, o.log, &err))
         die_error(&err);
     do { /* again when a new segment began meanwhile: its key is another */
@@ -357,10 +362,12 @@ static int run_status(int argc, char **argv)
         {0},
     };
     struct verify_options o = {.allow_clock = true};
+    struct offline_policy policy = {0};
     struct audit_reader reader;
     struct audit_writer *writer;
     struct ward_error err, not_writable;
     parse(&o, &command_audit_status, options, argc, argv);
+    audit_command_lock(&policy, o.log, true);
     bool writable = audit_writer_open(&writer, o.log, &not_writable) == 0;
     audit_writer_close(&writer);
     const int rc = verify(&reader, &o, &err);

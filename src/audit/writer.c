@@ -120,7 +120,8 @@ static int append(struct audit_writer *w, struct audit_state *s, enum audit_type
 
 /* ---- segments ---------------------------------------------------------------------------------------------------- */
 
-/* Writes a file whole under a segment's name, with the rights of the state's file. */
+/* Writes a file whole under a segment's name, with the rights of the state's file. It is made with them: a program that
+ * is locked (offline/) cannot change them afterwards. */
 static int put_segment(const struct audit_writer *w, uint64_t segment, const char *magic, const uint8_t *bytes,
                        size_t size, struct ward_error *err)
 {
@@ -129,13 +130,14 @@ static int put_segment(const struct audit_writer *w, uint64_t segment, const cha
     struct stat st;
     audit_segment_name(name, segment);
     path_in(path, w->dir, name);
+    if (fstat(w->state_fd, &st))
+        return fail_segment(w, segment, "cannot be written", errno, err);
+    const mode_t before = umask(0666 & ~st.st_mode);
     int rc = new_file_open(&file, path, err);
+    umask(before);
     if (rc)
         return rc;
-    if (fstat(w->state_fd, &st) || fchmod(file.fd, st.st_mode & 0666))
-        rc = fail_segment(w, segment, "cannot be written", errno, err);
-    if (!rc)
-        rc = new_file_write(&file, magic, AUDIT_MAGIC, err);
+    rc = new_file_write(&file, magic, AUDIT_MAGIC, err);
     if (!rc)
         rc = new_file_write(&file, bytes, size, err);
     if (!rc)

@@ -92,6 +92,11 @@ def commands():
     messages = temporary("messages.json", json.dumps(
         [{"role": "user", "content": [{"type": "image", "path": IMAGE}, {"type": "text", "text": QUESTION}]}]).encode())
     pin = succeeds("hash", SEES).split()[0]
+    log, auditor = os.path.join(out, "log"), os.path.join(out, "auditor.key")
+    succeeds("audit", "init", "--log", log, "--out", auditor, "--no-passphrase")
+    succeeds("tokenize", "-m", SEES, QUESTION, env={**os.environ, "WARD_AUDIT": log})
+    checkpoint = temporary("checkpoint.txt", succeeds("audit", "checkpoint", "--log", log).encode())
+    with_key = ["--log", log, "--key", auditor]
     known = {
         "run": [["run", "-m", SEES, "-i", IMAGE, *SHORT, QUESTION], ["run", "-m", SEES, "--messages", messages, *SHORT, "--json"],
                 ["run", "-m", SEES, "-i", IMAGE, "--model-hash", pin, *SHORT, QUESTION]],
@@ -104,7 +109,11 @@ def commands():
         "doctor": [["doctor", "-m", SEES]],
         "bundle": [["bundle", "keygen", "--no-passphrase", "--out", os.path.join(out, "keys")],
                    ["bundle", "create", os.path.join(out, "bundle"), "--model", SEES, "--key", os.path.join(out, "keys.key")]],
-        "audit": [],   # opens neither a model nor an image
+        "audit": [["audit", "verify", "--log", log, "--checkpoint", checkpoint], ["audit", "show", *with_key],
+                  ["audit", "search", *with_key, "--command", "tokenize"], ["audit", "export", *with_key, "--format", "fhir"],
+                  ["audit", "status", "--log", log], ["audit", "checkpoint", "--log", log],
+                  ["audit", "rekey", "--log", log, "--out", os.path.join(out, "new.key"), "--no-passphrase"],
+                  ["audit", "rotate", "--log", log], ["audit", "prune", "--log", log, "--older-than", "1"]],
         "offline": [], # nor does this; its attempts are the lock's own
     }
     unknown = set(listed) - set(known)
