@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "interrupt.h"
 #include "output.h"
+#include "use.h"
 
 #include <errno.h>
 #include <histedit.h>
@@ -197,8 +198,10 @@ static void add_picture(struct state *s, char *path)
         path++;
     }
     double decode_ms = 0;
-    if (pictures_add(&s->pictures, path, s->chat->image, &decode_ms, &err))
+    if (pictures_add(&s->pictures, path, s->chat->image, &decode_ms, &err)) {
         print_error("%s", err.text);
+        use_refused();
+    }
     s->conversation.decode_ms += decode_ms;
 }
 

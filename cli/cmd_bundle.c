@@ -5,6 +5,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/json.h"
 #include "base/mapping.h"
@@ -107,8 +108,10 @@ static int run(int argc, char **argv)
     if (*argv[1] == '-')
         (void)options_next(&command_bundle, argc, argv, options);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        if (strcmp(argv[1], commands[i]->name + strlen("bundle ")) == 0)
+        if (strcmp(argv[1], commands[i]->name + strlen("bundle ")) == 0) {
+            use_command(commands[i]);
             return commands[i]->run(argc - 1, argv + 1);
+        }
     die_usage(&command_bundle, "bundle: there is nothing called '%s' to be done with a bundle", argv[1]);
 }
 
@@ -260,7 +263,9 @@ static int run_verify(int argc, char **argv)
     struct ward_error err;
     read_public_key(&key, o.key);
     offline_allow(&policy, OFFLINE_READ, o.bundle);
+    use_open();
     lock_enforce(&policy);
+    use_begin();
     const struct bundle_progress progress = bundle_command_progress("verifying", o.threads);
     open_bundle(&bundle, o.bundle, &key);
     const int rc = bundle_verify(&bundle, &progress, &err);
@@ -285,7 +290,9 @@ static void lock_to_prefix(const char *bundle, const char *prefix)
         die("%s: cannot be made: %s", prefix, strerror(errno));
     offline_allow(&policy, OFFLINE_READ, bundle);
     offline_allow(&policy, OFFLINE_LINKS, prefix);
+    use_open();
     lock_enforce(&policy);
+    use_begin();
 }
 
 static void print_version(const char *prefix, const char *id)

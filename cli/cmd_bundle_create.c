@@ -5,6 +5,7 @@
 #include "output.h"
 #include "passphrase.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/mapping.h"
 #include "base/new_file.h"
@@ -101,7 +102,9 @@ static int run_keygen(int argc, char **argv)
     if (!open && passphrase_new(passphrase, secret_path, &err))
         die_error(&err);
     offline_allow(&policy, OFFLINE_OUTPUT, secret_path);
+    use_open();
     lock_enforce(&policy);
+    use_begin();
     if (minisign_generate(&public_text, &secret_text, open ? NULL : passphrase, &err))
         die_error(&err);
     explicit_bzero(passphrase, sizeof passphrase);
@@ -192,7 +195,7 @@ static int64_t time_of_making(void)
     "ward " WARD_VERSION ", Apache License 2.0 (LICENSE). It is no medical device.\n"                                  \
     "\n"                                                                                                               \
     "lib/ward/ holds shared libraries as the distribution built them, each under its own licence (of the kinds MIT,\n" \
-    "BSD, ISC, zlib and LGPL); their texts are in /usr/share/doc/PACKAGE/copyright where the bundle was made.\n"
+    "BSD, ISC, zlib and LGPL): licenses/, or /usr/share/doc/PACKAGE/copyright where the bundle was made.\n"
 #define NOTICE_HAI_DEF                                                                                                 \
     "\n"                                                                                                               \
     "models/: HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of Use found at\n"    \
@@ -240,18 +243,21 @@ static int run_create(int argc, char **argv)
     struct utsname machine;
     struct ward_error err;
     const int64_t seconds = time_of_making();
+    use_open();
     read_secret_key(&key, o.key);
     if (uname(&machine))
         die("this machine does not say what it is");
     snprintf(facts.machine, sizeof facts.machine, "%s", machine.machine);
     snprintf(facts.libc, sizeof facts.libc, "%s", gnu_get_libc_version());
-    if (bundle_add_program(&items, &err) || bundle_add_model(&items, o.model, o.mmproj, &err) ||
+    if (bundle_add_program(&items, &err) || bundle_add_licenses(&items, &err) ||
+        bundle_add_model(&items, o.model, o.mmproj, &err) ||
         lock_allow_model(&policy, o.model, o.mmproj, &err))
         die_error(&err);
     for (size_t i = 0; i < items.n; i++)
         offline_allow(&policy, OFFLINE_READ, items.at[i].source);
     offline_allow(&policy, OFFLINE_OUTPUT, o.out);
     lock_enforce(&policy);
+    use_begin();
     if (add_texts(&items, &o, &err))
         die_error(&err);
     const struct bundle_progress progress = bundle_command_progress("bundling", o.threads);

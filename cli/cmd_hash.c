@@ -4,6 +4,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/json.h"
 
@@ -93,7 +94,9 @@ static int run(int argc, char **argv)
     }
     if (argc - optind != 1)
         die_usage(&command_hash, "hash: one model is expected, %d were given", argc - optind);
+    use_open();
     lock_in(argv[optind], mmproj);
+    use_begin();
     const int rc = model_hash_open(&hash, argv[optind], mmproj, &how, &err);
     progress_clear();
     if (rc)

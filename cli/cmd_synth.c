@@ -4,6 +4,7 @@
 #include "options.h"
 #include "output.h"
 #include "progress.h"
+#include "use.h"
 
 #include "base/clock.h"
 #include "base/json.h"
@@ -153,7 +154,9 @@ static int run(int argc, char **argv)
     struct ward_error err;
     bool json = false;
     parse(&o, &json, argc, argv);
+    use_open();
     lock_in(&o);
+    use_begin();
     interrupt_catch(SIGINT);
     interrupt_catch(SIGTERM);
     interrupt_catch(SIGHUP);

@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "image/image.h"
 #include "model/chat.h"
+#include "model/gguf.h"
 
 #include <pwd.h>
 #include <stdio.h>
@@ -341,6 +342,19 @@ void use_image_file(const ward_image *image, const char *path)
     mapping_close(&map);
 }
 
+/* The model is open already: what is wrong with its template was said. */
+static char *read_template(const char *path, bool folder)
+{
+    char *text = NULL;
+    struct gguf *file = NULL;
+    struct ward_error err;
+    int rc = folder ? chat_template_read(&text, path, &err) : gguf_open(&file, path, &err);
+    if (!folder && !rc)
+        rc = chat_template_read_gguf(&text, file, &err);
+    gguf_close(&file);
+    return rc ? NULL : text;
+}
+
 /* Of a folder its config.json, of a GGUF file its first 64 KiB: what tells models apart without reading all of it. */
 static void hash_config(const char *path)
 {
@@ -354,9 +368,8 @@ static void hash_config(const char *path)
     const size_t n = fread(head, 1, sizeof head, file);
     fclose(file);
     hash_hex(use.model_config, head, n);
-    char *text = NULL;
-    struct ward_error err;
-    if (folder && chat_template_read(&text, path, &err) == 0 && text)
+    char *text = read_template(path, folder);
+    if (text)
         hash_hex(use.model_template, text, strlen(text));
     free(text);
 }
@@ -372,6 +385,16 @@ void use_model(const struct ward_model_info *info, const char *sha256)
     snprintf(use.model_hash, sizeof use.model_hash, "%s", sha256 ? sha256 : "");
     use.has_template = info->has_chat_template;
     hash_config(info->path);
+}
+
+void use_refused(void)
+{
+    if (!use.dir)
+        return;
+    struct json_writer *w = begin_record();
+    write_who(w);
+    json_write_text(w, "outcome", "refused");
+    add(&w, AUDIT_NOTE, 0);
 }
 
 void use_begin(void)

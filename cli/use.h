@@ -16,7 +16,7 @@
 
 #include "offline/offline.h"
 
-/* main's: what is run. */
+/* main's, and that of commands with commands of their own: what is run. */
 void use_command(const struct command *command);
 /* --user NAME, --audit-text; a text that lasts. --study, --series, --instance UID; each may come again. */
 void use_set_user(const char *name);
@@ -34,6 +34,8 @@ void use_image_file(const ward_image *image, const char *path);
 /* As ward_model_info has it, with the hash of all of it if that is known (or NULL). */
 void use_model(const struct ward_model_info *info, const char *sha256);
 
+/* What was asked for was refused, and the program goes on. */
+void use_refused(void);
 /* The beginning of what is no answer; its end is that of the program. */
 void use_begin(void);
 void use_begin_answer(const struct conversation *conversation, const struct ward_generate_options *options);

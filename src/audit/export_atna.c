@@ -79,7 +79,32 @@ static void put_participants(FILE *out, const struct audit_facts *f)
     fputs("><AuditSourceTypeCode csd-code=\"4\"/></AuditSourceIdentification>", out);
 }
 
-static void put_object(FILE *out, const struct audit_object *o)
+static size_t count_of(const struct audit_facts *f, enum audit_object_kind kind)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < f->n_objects; i++)
+        n += f->objects[i].kind == kind;
+    return n;
+}
+
+/* The instances of a study as A.5.1 has them, inside of it. Their SOP class is not known to the log. */
+static void put_instances(FILE *out, const struct audit_facts *f)
+{
+    const size_t n = count_of(f, AUDIT_INSTANCE);
+    if (!n)
+        return;
+    fprintf(out, "<SOPClass NumberOfInstances=\"%zu\">", n);
+    for (size_t i = 0; i < f->n_objects; i++) {
+        if (f->objects[i].kind != AUDIT_INSTANCE)
+            continue;
+        fputs("<Instance", out);
+        put_attribute(out, "UID", f->objects[i].id);
+        fputs("/>", out);
+    }
+    fputs("</SOPClass>", out);
+}
+
+static void put_object(FILE *out, const struct audit_facts *f, const struct audit_object *o, bool instances)
 {
     static const char *const roles[] = {"26", "4", "24", "3", "3", "3", "3"}; /* by kind; A.5.1.2.2 */
     char encoded[sodium_base64_ENCODED_LEN(128, sodium_base64_VARIANT_ORIGINAL)] = "";
@@ -92,8 +117,8 @@ static void put_object(FILE *out, const struct audit_object *o)
         put_coded(out, "ParticipantObjectIDTypeCode", "110180", "DCM", "Study Instance UID");
     else if (o->kind == AUDIT_SERIES)
         put_coded(out, "ParticipantObjectIDTypeCode", "112002", "DCM", "Series Instance UID");
-    else if (o->kind == AUDIT_INSTANCE)
-        put_coded(out, "ParticipantObjectIDTypeCode", "110181", "DCM", "SOP Class UID");
+    else if (o->kind == AUDIT_INSTANCE) /* DCM has a code for the UID of the class only (110181) */
+        put_coded(out, "ParticipantObjectIDTypeCode", "sop-instance-uid", "ward", "SOP Instance UID");
     else
         put_coded(out, "ParticipantObjectIDTypeCode", "sha256", "ward", "SHA-256");
     fprintf(out, "<ParticipantObjectName>%s</ParticipantObjectName>", o->name);
@@ -102,7 +127,20 @@ static void put_object(FILE *out, const struct audit_object *o)
                           sodium_base64_VARIANT_ORIGINAL);
         fprintf(out, "<ParticipantObjectDetail type=\"%s\" value=\"%s\"/>", o->name, encoded);
     }
+    if (instances)
+        put_instances(out, f);
     fputs("</ParticipantObjectIdentification>", out);
+}
+
+/* Where one study is known its instances are told in it; of several, which is whose is not, and each stands alone. */
+static void put_objects(FILE *out, const struct audit_facts *f)
+{
+    const bool one_study = count_of(f, AUDIT_STUDY) == 1;
+    for (size_t i = 0; i < f->n_objects; i++) {
+        const struct audit_object *o = &f->objects[i];
+        if (!(one_study && o->kind == AUDIT_INSTANCE))
+            put_object(out, f, o, one_study && o->kind == AUDIT_STUDY);
+    }
 }
 
 char *audit_export_atna(const struct audit_use *use)
@@ -116,8 +154,7 @@ char *audit_export_atna(const struct audit_use *use)
         fputs("<AuditMessage>", out);
         put_event(out, f);
         put_participants(out, f);
-        for (size_t i = 0; i < f->n_objects; i++)
-            put_object(out, &f->objects[i]);
+        put_objects(out, f);
         fputs("</AuditMessage>", out);
         const bool failed = ferror(out);
         if (fclose(out) || failed) {

@@ -8,6 +8,7 @@
 #include "bundle/minisign.h"
 
 #define BUNDLE_FACTS "bundle.json"
+#define BUNDLE_LIBRARIES "lib/ward/"
 #define BUNDLE_PREFIX "ward-bundle/" /* of the names in a tar file */
 
 struct bundle_progress {
@@ -43,6 +44,8 @@ void bundle_items_free(struct bundle_items *items);
 /* The program that runs, and the libraries that the dynamic loader found for it, but for the C library's own: bin/ward
  * and lib/ward/. */
 WARD_CHECKED int bundle_add_program(struct bundle_items *items, struct ward_error *err);
+/* Their licences, licenses/PACKAGE.txt, where the distribution tells. */
+WARD_CHECKED int bundle_add_licenses(struct bundle_items *items, struct ward_error *err);
 /* The model's files under models/: those that its hash covers, and what a folder has of licences and notices. name,
  * mmproj: as for model_locate. Opens no file of it. */
 WARD_CHECKED int bundle_add_model(struct bundle_items *items, const char *name, const char *mmproj,

@@ -109,7 +109,9 @@ static int add_library(struct dl_phdr_info *info, size_t size, void *user)
     const char *name = base_name(info->dlpi_name);
     if (!*name || is_the_system(name))
         return 0; /* nameless: the program */
-    return add_below(l->items, "lib/ward", name, info->dlpi_name, false, l->err);
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, BUNDLE_LIBRARIES "%s", name);
+    return bundle_add_file(l->items, path, info->dlpi_name, false, l->err);
 }
 
 int bundle_add_program(struct bundle_items *items, struct ward_error *err)

@@ -25,7 +25,9 @@ WARD_CHECKED int chat_template_open(struct chat_template *out, const char *folde
 WARD_CHECKED int chat_template_read(char **text, const char *folder, struct ward_error *err);
 
 struct gguf;
-/* The same for a GGUF file. Its publishers mend the template: one that writes Gemma's turns is taken as Gemma's, as is
+/* That of a GGUF file, "" included; NULL where there is none. */
+WARD_CHECKED int chat_template_read_gguf(char **text, const struct gguf *file, struct ward_error *err);
+/* The template of a GGUF file. Its publishers mend the template: one that writes Gemma's turns is taken as Gemma's, as is
  * one that is not there (Ollama's files have none) where the vocabulary has turns. An empty one says that there is
  * none. */
 WARD_CHECKED int chat_template_from_gguf(struct chat_template *out, const struct gguf *file,

@@ -258,20 +258,34 @@ int chat_template_open(struct chat_template *out, const char *folder, const stru
     return rc ? rc : find_tokens(out, present, folder, config, tokenizer, err);
 }
 
+int chat_template_read_gguf(char **text, const struct gguf *file, struct ward_error *err)
+{
+    const struct gguf_value *value = gguf_value(file, "tokenizer.chat_template");
+    const char *found;
+    size_t at = 0, length;
+    *text = NULL;
+    if (!value)
+        return 0;
+    if (value->type != GGUF_STRING || !gguf_next_string(value, &at, &found, &length))
+        return error_set(err, WARD_EFORMAT, "%s: its tokenizer.chat_template is not a text", gguf_name(file));
+    *text = strndup(found, length);
+    return *text ? 0 : error_no_memory(err, gguf_name(file), length);
+}
+
 int chat_template_from_gguf(struct chat_template *out, const struct gguf *file, const struct model_config *config,
                             const struct tokenizer *tokenizer, struct ward_error *err)
 {
     static const char turn[] = "<start_of_turn>";
-    const struct gguf_value *value = gguf_value(file, "tokenizer.chat_template");
-    const char *name = gguf_name(file), *text;
-    size_t at = 0, length = 0;
-    if (value && (value->type != GGUF_STRING || !gguf_next_string(value, &at, &text, &length)))
-        return error_set(err, WARD_EFORMAT, "%s: its tokenizer.chat_template is not a text", name);
-    const bool none = value && !length; /* a pretrained checkpoint's, as `ward quantize` writes it */
-    if (value && !none && !memmem(text, length, turn, sizeof turn - 1))
+    char *text;
+    if (chat_template_read_gguf(&text, file, err))
+        return err->code;
+    const bool none = text && !*text; /* a pretrained checkpoint's, as `ward quantize` writes it */
+    const bool foreign = text && *text && !strstr(text, turn);
+    const bool present = text ? !none : tokenizer_id(tokenizer, turn) >= 0;
+    free(text);
+    if (foreign)
         return error_set(err, WARD_EUNSUPPORTED,
                          "%s: has a chat template that does not write Gemma's turns, the only ones that ward knows",
-                         name);
-    const bool present = value ? !none : tokenizer_id(tokenizer, turn) >= 0;
-    return find_tokens(out, present, name, config, tokenizer, err);
+                         gguf_name(file));
+    return find_tokens(out, present, gguf_name(file), config, tokenizer, err);
 }

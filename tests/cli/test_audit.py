@@ -15,7 +15,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as xml
 
-from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, equal, misused, refused, run, run_tests, scratch, succeeds, temporary,
+from harness import (MODELS, PHANTOM, ROOT, WARD, Skip, Terminal, equal, misused, refused, run, run_tests, scratch, succeeds, temporary,
                      test)
 
 QUICK = "--quick" in sys.argv
@@ -145,6 +145,52 @@ def refusals_and_failures_are_recorded():
 
 
 @test
+def an_image_that_a_chat_refuses_is_recorded():
+    log = Log()
+    t = Terminal("run", "-m", PHANTOM, "-n", "4", WARD_AUDIT=log.dir, LC_ALL="C")
+    t.wait(b">>> ")
+    assert "absent.png" in t.type("/image absent.png\r")
+    t.type("Is there an effusion?\r")
+    t.send(b"\x04")
+    equal(t.close(), 0, "exit status")
+    equal([(r["type"], r["record"].get("outcome")) for r in log.records()[1:]],
+          [("note", "refused"), ("begin", None), ("end", "length")], "records")
+
+
+@test
+def every_command_that_does_something_is_recorded():
+    log = Log()
+    def made(name):
+        return os.path.join(log.home, name)
+    for arguments in (("hash", SHORT), ("synth", "--preset", "tiny", made("tiny")), ("quantize", made("tiny"), made("tiny.gguf")),
+                      ("bundle", "keygen", "--out", made("release"), "--no-passphrase"),
+                      ("bundle", "create", made("bundle"), "--model", SHORT, "--key", made("release.key")),
+                      ("bundle", "verify", made("bundle"), "--key", made("release.pub")),
+                      ("bundle", "install", made("bundle"), "--key", made("release.pub"), "--prefix", made("opt"))):
+        done = run(*arguments, env=log.env)
+        equal(done.returncode, 0, f"exit status of {arguments} ({done.stderr!r})")
+    equal(run("bundle", "verify", made("tiny"), "--key", made("release.pub"), env=log.env).returncode, 1, "exit status")
+    records = log.records()[1:]
+    equal([r["record"]["command"] for r in records if r["type"] == "begin"],
+          ["hash", "synth", "quantize", "bundle keygen", "bundle create", "bundle verify", "bundle install",
+           "bundle verify"], "commands")
+    equal([r["record"]["outcome"] for r in records if r["type"] == "end"], ["done"] * 7 + ["failed"], "outcomes")
+
+
+@test
+def the_template_of_a_gguf_file_is_recorded():
+    log = Log()
+    folder, file = os.path.join(log.home, "tiny"), os.path.join(log.home, "tiny.gguf")
+    succeeds("synth", "--preset", "tiny", folder)
+    succeeds("quantize", folder, file)
+    for model in (folder, file):
+        equal(run("run", "-m", model, "-n", "1", "hello", env=log.env).returncode, 0, "exit status")
+    hashes = [r["record"]["model"]["template_sha256"] for r in log.records() if r["type"] == "begin"]
+    equal(len(hashes), 2, "answers")
+    equal(hashes[0], hashes[1], "hash of the template")
+
+
+@test
 def an_interrupted_answer_is_recorded():
     log = Log()
     process = subprocess.Popen([WARD, "run", "-m", PHANTOM, "-n", "4000", "--ignore-eos", "--ctx", "4096", "x"],
@@ -193,6 +239,20 @@ def the_configured_log_is_used():
         with open(path, "w", encoding="utf-8") as file:
             file.write(line + "\n")
         refused("run", "-m", PHANTOM, "hello", words="line 1", env=env)
+
+
+@test
+def a_locked_program_begins_the_next_segment():
+    log = Log()
+    long = temporary("long.txt", b"a " * (4 << 20)) # refused, but recorded: two of them fill a segment
+    for _ in range(4):
+        with open(long, "rb") as question:
+            done = run("run", "-m", SHORT, "--audit-text", "-", stdin=question.read(), env=log.env)
+        assert b"not recorded" not in done.stderr, done.stderr
+    equal(log.use().returncode, 0, "exit status")
+    assert os.path.exists(log.segment(2)), os.listdir(log.dir)
+    equal(os.stat(log.segment(2)).st_mode, os.stat(os.path.join(log.dir, "writer", "state")).st_mode, "mode")
+    log.good()
 
 
 # ---- no record, no answer ----------------------------------------------------------------------------------------------
@@ -591,7 +651,8 @@ SCHEMA = { # PS3.15 A.5.1.1: element -> (attributes that must be, that may be, c
                                         {"ParticipantObjectTypeCode", "ParticipantObjectTypeCodeRole",
                                          "ParticipantObjectDataLifeCycle", "ParticipantObjectSensitivity"},
                                         ["ParticipantObjectIDTypeCode", "ParticipantObjectName", "ParticipantObjectDetail*",
-                                         "ParticipantObjectDescription*"]),
+                                         "ParticipantObjectDescription*", "SOPClass?"]),
+    "SOPClass": ({"NumberOfInstances"}, {"UID"}, ["Instance*"]), "Instance": ({"UID"}, set(), []),
     "ParticipantObjectIDTypeCode": (CODED, {"displayName"}, []), "ParticipantObjectName": (set(), set(), []),
     "ParticipantObjectDetail": ({"type", "value"}, set(), []),
 }
@@ -616,12 +677,19 @@ def check_element(element):
 @test
 def dicom_audit_messages_are_as_the_schema_has_them():
     log = some_of_everything()
+    log.answer("--instance", "1.2.3.9")
     lines = succeeds("audit", "export", "--log", log.dir, "--key", log.key, "--format", "atna").splitlines()
-    equal(len(lines), 4, "messages")
+    equal(len(lines), 5, "messages")
+    objects = []
     for line in lines:
         message = xml.fromstring(line)
         equal(message.tag, "AuditMessage", "root")
         check_element(message)
+        objects += message.iter("ParticipantObjectIdentification")
+    by_code = {o.find("ParticipantObjectIDTypeCode").get("csd-code"): o for o in objects}
+    equal({code: o.get("ParticipantObjectID") for code, o in by_code.items() if code != "sha256"},
+          {"110180": "1.2.3", "112002": "1.2.3.4", "sop-instance-uid": "1.2.3.9"}, "identifiers")
+    equal([i.get("UID") for i in by_code["110180"].iter("Instance")], ["1.2.3.4.5"], "the study's instances")
     assert 'UserID="Dr. &quot;&lt;&amp;&gt; H\u00e4user"' in "".join(lines)
 
 

@@ -104,6 +104,23 @@ def a_passphrase_opens_the_key():
 
 
 @test
+def the_libraries_come_with_their_licences():
+    need("dpkg")
+    wanted = {}
+    linked = subprocess.run(["ldd", WARD], stdout=subprocess.PIPE, text=True, check=True).stdout
+    for name in os.listdir(os.path.join(FOLDER, "lib", "ward")):
+        path = os.path.realpath(re.search(rf"{re.escape(name)} => (\S+)", linked).group(1))
+        for tried in (path, path.removeprefix("/usr")):
+            done = subprocess.run(["dpkg", "-S", tried], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            place = f"/usr/share/doc/{done.stdout.split(':')[0]}/copyright"
+            if done.returncode == 0 and os.path.exists(place):
+                wanted[done.stdout.split(":")[0] + ".txt"] = read(place)
+    licences = os.path.join(FOLDER, "licenses")
+    equal({name: read(os.path.join(licences, name)) for name in os.listdir(licences)} if wanted else {}, wanted, "licences")
+    print(f"# the licences of {len(wanted)} packages")
+
+
+@test
 def minisign_reads_what_ward_signs():
     need("minisign")
     need("sha256sum")
