@@ -42,6 +42,7 @@ const struct command command_bench = {
         "\n"
         "  -m, --model MODEL          as for run; may be repeated\n"
         "      --mmproj FILE|none     GGUF file of the image encoder (the one beside the model's)\n"
+        "      --model-hash SHA256    measure this model only (ward hash); of several, once for each -m\n"
         "  -i, --image FILE|none      JPEG or PNG (a drawn film, where the model has an encoder)\n"
         "      --pad                  pad the image to a black square instead of stretching it\n"
         "  -n, --max-tokens N,...     longest answer (200); 0: prefill only\n"
@@ -76,7 +77,8 @@ struct ints {
 
 struct bench_command {
     const char **models, **devices;
-    size_t n_models, n_devices;
+    struct model_pin *pins; /* of each model */
+    size_t n_models, n_pins, n_devices;
     struct ints threads, prompts, answers;
     struct bench_settings settings; /* the common ones */
     const char *image, *prompt, *from, *report, *before, *after;
@@ -89,12 +91,13 @@ enum { FORMAT_TABLE, FORMAT_MD, FORMAT_JSON, FORMAT_JSONL, FORMAT_CSV };
 enum {
     OPT_MMPROJ = 256, OPT_PAD, OPT_DEVICE, OPT_WARMUPS, OPT_WARMUP_TOKENS, OPT_FIXED, OPT_TARGET_MS, OPT_DRAFT_MAX,
     OPT_KEEP_CACHES, OPT_NO_COLD, OPT_CTX, OPT_CPU_MASK, OPT_FROM, OPT_REPORT,
-    OPT_COMPARE, OPT_LIMITS,
+    OPT_COMPARE, OPT_LIMITS, OPT_MODEL_HASH,
 };
 
 static const struct option options[] = {
     {"model", required_argument, NULL, 'm'},
     {"mmproj", required_argument, NULL, OPT_MMPROJ},
+    {"model-hash", required_argument, NULL, OPT_MODEL_HASH},
     {"image", required_argument, NULL, 'i'},
     {"pad", no_argument, NULL, OPT_PAD},
     {"max-tokens", required_argument, NULL, 'n'},
@@ -177,6 +180,14 @@ static void add_devices(struct bench_command *b, char *text)
         add_text(&b->devices, &b->n_devices, option_device(&command_bench, item));
 }
 
+static void add_pin(struct bench_command *b, const char *text)
+{
+    struct model_pin pin = {0};
+    model_pin_option(&pin, &command_bench, text);
+    b->pins = must_realloc(b->pins, b->n_pins + 1, sizeof *b->pins);
+    b->pins[b->n_pins++] = pin;
+}
+
 static void set_option(struct bench_command *b, int c)
 {
     static const char *const formats[] = {"table", "md", "json", "jsonl", "csv", NULL};
@@ -184,6 +195,7 @@ static void set_option(struct bench_command *b, int c)
     switch (c) {
     case 'm': add_text(&b->models, &b->n_models, optarg); break;
     case OPT_MMPROJ: s->model.mmproj = optarg; break;
+    case OPT_MODEL_HASH: add_pin(b, optarg); break;
     case 'i': b->image = optarg; break;
     case OPT_PAD: s->image_options.pad = true; break;
     case 'n': add_ints(&b->answers, "--max-tokens", optarg, 0, 1 << 20); break;
@@ -231,6 +243,9 @@ static void parse(struct bench_command *b, int argc, char **argv)
         die_usage(&command_bench, "bench: --from shows what was measured: leave -m and PROMPT out");
     if (!b->from && !b->n_models)
         die_usage(&command_bench, "bench: which model? give its folder with -m");
+    if (b->n_pins && b->n_pins != b->n_models)
+        die_usage(&command_bench, "bench: %zu models and %zu times --model-hash were given: one for each is expected",
+                  b->n_models, b->n_pins);
     if (b->prompts.n && b->prompt)
         die_usage(&command_bench, "bench: -p makes a prompt of words: leave PROMPT out");
     if (!b->answers.n)
@@ -250,7 +265,6 @@ struct sweep {
     size_t n, total;
     bool complete;
     struct limits *limits; /* [threads.n] of the command; zeros: not measured yet */
-    char (*hashes)[SHA256_HEX + 1]; /* of each model, where they are remembered */
 };
 
 static void on_progress(void *user, const char *what, int done, int total)
@@ -394,10 +408,11 @@ static void measure_all(struct sweep *sweep)
     sweep->complete = true;
     for (size_t m = 0; m < b->n_models && sweep->complete; m++) {
         s.model_path = b->models[m];
-        s.model_sha256 = *sweep->hashes[m] ? sweep->hashes[m] : NULL;
+        s.model_sha256 = model_pin_hex(&b->pins[m]);
         s.image = sweep->image.bytes && sees(b, b->models[m]) ? &sweep->image : NULL;
         s.cold = b->settings.cold;
         sweep->complete = measure_model(sweep, &s);
+        model_pin_recheck(&b->pins[m]);
     }
 }
 
@@ -495,22 +510,25 @@ static int compare(const struct bench_command *b)
     return 0;
 }
 
-/* Before the lock: what is remembered lies in the user's cache. */
-static void look_up_hashes(struct sweep *sweep)
+/* Where models are pinned they are hashed; else what is remembered is looked up, before the lock: it lies in the user's
+ * cache. */
+static void hash_models(struct bench_command *b)
 {
-    const struct bench_command *b = sweep->command;
-    sweep->hashes = must_realloc(NULL, b->n_models, sizeof *sweep->hashes);
+    const char *mmproj = b->settings.model.mmproj;
+    if (!b->n_pins) {
+        b->pins = must_realloc(NULL, b->n_models, sizeof *b->pins);
+        memset(b->pins, 0, b->n_models * sizeof *b->pins);
+    }
     for (size_t i = 0; i < b->n_models; i++) {
-        struct model_pin pin = {0};
-        model_pin_look_up(&pin, b->models[i], b->settings.model.mmproj);
-        const char *hex = model_pin_hex(&pin);
-        snprintf(sweep->hashes[i], sizeof sweep->hashes[i], "%s", hex ? hex : "");
-        model_pin_free(&pin);
+        if (b->n_pins)
+            model_pin_check(&b->pins[i], b->models[i], mmproj, 0);
+        else
+            model_pin_look_up(&b->pins[i], b->models[i], mmproj);
     }
 }
 
 /* What measuring reads: the models, the image, and what the kernel tells of the machine. */
-static void lock_in(const struct bench_command *b)
+static void lock_in(const struct bench_command *b, bool hashing)
 {
     static const char *const machine[] = {"/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo",   "/proc/stat",
                                           "/proc/swaps",   "/sys",          "/etc/os-release", "/var/lib/nvpmodel",
@@ -525,6 +543,8 @@ static void lock_in(const struct bench_command *b)
     offline_allow(&policy, OFFLINE_READ, b->before);
     offline_allow(&policy, OFFLINE_READ, b->after);
     offline_allow(&policy, OFFLINE_OUTPUT, b->report);
+    if (hashing)
+        model_pin_allow(&policy);
     for (size_t i = 0; i < b->n_models; i++)
         if (lock_allow_model(&policy, b->models[i], b->settings.model.mmproj, &err))
             die_error(&err);
@@ -556,9 +576,11 @@ static void release(struct bench_command *b, struct sweep *sweep)
     for (size_t i = 0; i < sweep->n; i++)
         bench_result_clear(&sweep->results[i]);
     free(sweep->results);
-    free(sweep->hashes);
     free(sweep->limits);
     bench_image_clear(&sweep->image);
+    for (size_t i = 0; b->pins && i < b->n_models; i++)
+        model_pin_free(&b->pins[i]);
+    free(b->pins);
     free(b->models);
     free(b->devices);
     free(b->threads.at);
@@ -577,8 +599,10 @@ static int run(int argc, char **argv)
     bool failed = false;
     parse(&b, argc, argv);
     use_open();
-    look_up_hashes(&sweep);
-    lock_in(&b);
+    if (b.n_pins)
+        lock_in(&b, true);
+    hash_models(&b);
+    lock_in(&b, false);
     if (b.compare) {
         release(&b, &sweep);
         return compare(&b);

@@ -2,10 +2,10 @@
 """How the cost of an answer grows: with the context, with images, with threads. Writes a page and its plot.
 
     performance.py --model bf16=./models --model q4_0=medgemma-q4_0.gguf --image xray.png [--out docs/performance]
-                   [--contexts 300,2048,8192] [--images 1,2,4,8] [--rounds 3] [--ward build/ward]
+                   [--contexts 300,2048,8192] [--images 1,2] [--rounds 3] [--ward build/ward]
 
 Runs `ward run --json` as a user does, one process for each figure, and takes the median of the rounds. --long NAME=N
-goes on for one model to prompts of N tokens. Figures are kept in OUT.json, so that an interrupted run goes on where it
+goes on for one model to prompts of N tokens, --many NAME=N,N to more images. Figures are kept in OUT.json, so that an interrupted run goes on where it
 was; OUT.md and OUT.svg are made of them. Needs Python's standard library and Linux.
 """
 
@@ -156,7 +156,7 @@ def measure_images(ward, options, models):
     rows, vision = [], []
     for name, model in models.items():
         points = []
-        for n in options.images:
+        for n in [*options.images, *options.many.get(name, [])]:
             arguments = ["-n", "2", *[word for i in range(n) for word in ("-i", options.copies[i])]]
             points.append((n, ward.measure(f"{name} images {n}", model, arguments, QUESTION)))
         rows += [[name, n, f"{f['vision_ms'] / 1e3:.2f}", f"{f['prefill_ms'] / 1e3:.2f}",
@@ -203,7 +203,7 @@ def measure_cold(ward, options, models):
 
 PAGE = """# How the cost grows
 
-Made by `tools/performance.py` from runs of the program, one process for each figure, medians of {rounds} runs; speculation off. On
+Made by `tools/performance.py` from runs of the program, one process for each figure, {rounds}; speculation off. On
 {processor}; kernels: {kernels}. Machines differ: take the shape of the curves, not the figures, and run the script
 on yours.
 
@@ -247,23 +247,26 @@ def main():
     parser.add_argument("--out", default="docs/performance")
     parser.add_argument("--contexts", type=numbers, default=[300, 2048, 8192])
     parser.add_argument("--long", action="append", default=[], metavar="NAME=N")
-    parser.add_argument("--images", type=numbers, default=[1, 2, 4, 8])
+    parser.add_argument("--images", type=numbers, default=[1, 2])
+    parser.add_argument("--many", action="append", default=[], metavar="NAME=N,N")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     models = dict(pair.split("=", 1) for pair in options.model)
     options.long = {name: int(n) for name, n in (pair.split("=", 1) for pair in options.long)}
+    options.many = {name: numbers(text) for name, text in (pair.split("=", 1) for pair in options.many)}
     # The same pixels would be encoded once: each image is another.
-    options.copies = [options.image] + [make_copy(options, i) for i in range(1, max(options.images))]
+    options.copies = [options.image] + [make_copy(options, i) for i in range(1, max(*options.images, *sum(options.many.values(), [])))]
     ward = Ward(options)
     contexts, panels = measure_contexts(ward, options, models)
     images, more = measure_images(ward, options, models)
     threads = measure_threads(ward, options, models)
     cold = measure_cold(ward, options, models)
+    rounds = "one run each" if options.rounds == 1 else f"medians of {options.rounds} runs"
     kernels = ", ".join(sorted({figure["kernels"] for figure in ward.figures.values()}))
     with open(options.out + ".svg", "w", encoding="utf-8") as file:
         file.write(plot(panels + more))
     with open(options.out + ".md", "w", encoding="utf-8") as file:
-        file.write(PAGE.format(rounds=options.rounds, processor=processor(), kernels=kernels, contexts=contexts,
+        file.write(PAGE.format(rounds=rounds, processor=processor(), kernels=kernels, contexts=contexts,
                                images=images, threads=threads, cold=cold))
 
 

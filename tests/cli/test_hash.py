@@ -107,6 +107,11 @@ def a_pin_that_fits_lets_the_model_run():
         told = answer("-m", MODEL, "--model-hash", pin, "-n", "2", QUESTION)
         equal(told["model"]["sha256"], expected, "model.sha256")
     succeeds("quantize", MODEL, os.path.join(scratch, "pinned.gguf"), "--model-hash", expected)
+    measured = ("-n", "2", "-r", "1", "--warmups", "0", "-o", "json")
+    told = json.loads(succeeds("bench", "-m", MODEL, "--model-hash", expected, *measured))
+    equal(told["results"][0]["model"]["sha256"], expected, "model.sha256 of a benchmark")
+    refused("bench", "-m", MODEL, "-m", MODEL, "--model-hash", expected, "--model-hash", "0" * 64, *measured, words="pinned")
+    misused("bench", "-m", MODEL, "-m", MODEL, "--model-hash", expected, *measured)
 
 
 @test
