@@ -113,21 +113,27 @@ static inline __m256i dot2_u8_s8(__m256i u8, __m256i s8, __m256i more_u8, __m256
 #include "kernels/x86/gemm8.h"
 #include "kernels/x86/gemv8.h"
 
-/* sum = or += products. Sums stay where they are: left to itself, a compiler adds in another order, for which there are
- * not registers enough. */
+/* sum = or += products. The additions are spelled out: left to itself, a compiler adds in another order, for which there
+ * are not registers enough, or into other registers, and the moves back take a quarter of what can be issued. */
 static ALWAYS_INLINE __m256i add_bytes(__m256i sum, __m256i w, __m256i x, bool first)
 {
-    const __m256i products = _mm256_maddubs_epi16(w, x);
-    sum = first ? products : _mm256_add_epi16(sum, products);
-    __asm__("" : "+x"(sum));
+    __m256i products = _mm256_maddubs_epi16(w, x);
+    if (first) {
+        __asm__("" : "+x"(products));
+        return products;
+    }
+    __asm__("vpaddw %1, %0, %0" : "+x"(sum) : "x"(products));
     return sum;
 }
 
 static ALWAYS_INLINE __m256i add_words(__m256i sum, __m256i w, __m256i x, bool first)
 {
-    const __m256i products = _mm256_madd_epi16(w, x);
-    sum = first ? products : _mm256_add_epi32(sum, products);
-    __asm__("" : "+x"(sum));
+    __m256i products = _mm256_madd_epi16(w, x);
+    if (first) {
+        __asm__("" : "+x"(products));
+        return products;
+    }
+    __asm__("vpaddd %1, %0, %0" : "+x"(sum) : "x"(products));
     return sum;
 }
 
