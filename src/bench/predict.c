@@ -110,7 +110,7 @@ static double linear_share(enum isa isa, enum tensor_type type, enum limits_mult
     switch (kind) {
     case LIMITS_F32: return 0.85;
     case LIMITS_BF16: return isa == ISA_AMX ? 0.35 : 0.80; /* tiles wait for their panels */
-    case LIMITS_INT16: return 0.74; /* rounds x and weights to blocks first */
+    case LIMITS_INT16: return 0.80; /* rounds x and weights to blocks first */
     default: break;
     }
     if (isa >= ISA_AVX512_VNNI)
@@ -121,7 +121,11 @@ static double linear_share(enum isa isa, enum tensor_type type, enum limits_mult
 /* Attention adds its exponentials. */
 static double attention_share(enum limits_multiply kind, enum isa isa)
 {
-    return kind == LIMITS_F32 ? 0.72 : isa == ISA_AMX ? 0.20 : 0.62;
+    switch (kind) {
+    case LIMITS_F32: return 0.72;
+    case LIMITS_INT16: return 0.68;
+    default: return isa == ISA_AMX ? 0.20 : 0.62;
+    }
 }
 
 /* Of the speed of reading, what matrix times vector reaches; finer types take more work for a byte. */
