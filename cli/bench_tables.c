@@ -411,7 +411,8 @@ static void add_energy(struct tables *tables, const struct json *document)
 
 static void add_limits(struct tables *tables, const struct json *document)
 {
-    static const char *const kinds[] = {"f32", "bf16", "int8"}, *const stages[] = {"vision", "prefill", "decode"};
+    static const char *const kinds[] = {"f32", "bf16", "int16", "int8"};
+    static const char *const stages[] = {"vision", "prefill", "decode"};
     struct table *t = NULL;
     int i = 1;
     for (const struct json *r = first_result(document); r; r = r->next, i++) {
@@ -420,11 +421,11 @@ static void add_limits(struct tables *tables, const struct json *document)
             continue;
         if (!t)
             t = tables_add(tables, "Share of the machine's limits",
-                           HEADS("#", "memory, GB/s", "f32, Gop/s", "bf16, Gop/s", "int8, Gop/s", "vision", "prefill",
-                                 "further tokens"));
+                           HEADS("#", "memory, GB/s", "f32, Gop/s", "bf16, Gop/s", "int16, Gop/s", "int8, Gop/s",
+                                 "vision", "prefill", "further tokens"));
         table_cellf(t, "%d", i);
         number_cell(t, l, "measured.read_gbs");
-        for (size_t k = 0; k < 3; k++)
+        for (size_t k = 0; k < 4; k++)
             number_cell(t, at(l, "measured.multiply_gops"), kinds[k]);
         for (size_t k = 0; k < 3; k++) {
             char path[32];
