@@ -1,6 +1,7 @@
 #include "base/hash_files.h"
 
 #include "base/cpus.h"
+#include "base/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -118,13 +119,10 @@ static int pump(const struct flow *f, uint64_t length, uint64_t *got, struct war
         if (n == 0)
             break;
         sha256_update(&context, (size_t)n, f->piece);
-        for (ssize_t put = 0; f->out >= 0 && put < n;) {
-            const ssize_t m = pwrite(f->out, f->piece + put, (size_t)(n - put),
-                                     (off_t)(f->file->copy_offset + *got + (uint64_t)put));
-            if (m < 0 && errno != EINTR)
-                return fail(f->file->copy_to, "written", errno, err);
-            put += m < 0 ? 0 : m;
-        }
+        const int error =
+            f->out >= 0 ? disk_write(f->out, f->piece, (size_t)n, f->file->copy_offset + *got) : 0;
+        if (error)
+            return fail(f->file->copy_to, "written", error, err);
         *got += (uint64_t)n;
         atomic_fetch_add_explicit(&f->work->done, (uint64_t)n, memory_order_relaxed);
     }
