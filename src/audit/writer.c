@@ -251,15 +251,8 @@ static int read_rest(const struct audit_writer *w, const struct audit_state *s, 
     *rest = malloc(*size);
     if (!*rest)
         return error_no_memory(err, w->dir, *size);
-    for (size_t got = 0; got < *size;) {
-        const ssize_t n = pread(w->segment_fd, *rest + got, *size - got, (off_t)(s->offset + got));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return fail_segment(w, s->segment, "cannot be read", n ? errno : EIO, err);
-        got += (size_t)n;
-    }
-    return 0;
+    const int error = disk_read(w->segment_fd, *rest, *size, s->offset);
+    return error ? fail_segment(w, s->segment, "cannot be read", error, err) : 0;
 }
 
 /* Takes over the records that are whole, which the state had not been told of. Returns the bytes they take. */

@@ -235,11 +235,12 @@ static int write_beside(int folder, const char *path, const char *data, size_t s
                         struct ward_error *err)
 {
     const int fd = openat(folder, path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    bool failed = fd < 0 || pwrite(fd, data, size, 0) != (ssize_t)size || fsync(fd);
-    const int error = errno;
-    if (fd >= 0)
-        failed = close(fd) || failed;
-    return failed ? error_set(err, WARD_EIO, "%s/%s: cannot be written: %s", name, path, strerror(error)) : 0;
+    int error = fd < 0 ? errno : disk_write(fd, data, size, 0);
+    if (!error && fsync(fd))
+        error = errno;
+    if (fd >= 0 && close(fd) && !error)
+        error = errno;
+    return error ? error_set(err, WARD_EIO, "%s/%s: cannot be written: %s", name, path, strerror(error)) : 0;
 }
 
 static int copy_into(const struct bundle *b, int folder, const char *name, const struct bundle_progress *progress,
