@@ -11,6 +11,7 @@
 #
 # VARIANT=release|debug|asan|ubsan|tsan  CC=gcc  CROSS=aarch64-linux-gnu-  BUILD=build  PREFIX=/usr/local
 # LIBDIR=PREFIX/lib  WERROR=
+# CUDA=1: kernels for NVIDIA cards as well (the default where nvcc is found), CUDA=0: without  NVCC=nvcc
 
 VARIANT ?= release
 CROSS   ?=
@@ -56,20 +57,20 @@ LDFLAGS_fuzz   := -fsanitize=fuzzer,address,undefined
 BASE_CFLAGS := -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -fPIC -fvisibility=hidden -ffp-contract=off -pthread \
                $(WARNINGS) $(WERROR) \
                $(CFLAGS_$(VARIANT)) $(shell $(PKG_CONFIG) --cflags $(ENGINE_PACKAGES) 2>/dev/null)
-LIBS     := $(shell $(PKG_CONFIG) --libs $(ENGINE_PACKAGES) 2>/dev/null) -lm -pthread
+LIBS     := $(shell $(PKG_CONFIG) --libs $(ENGINE_PACKAGES) 2>/dev/null) -lm -ldl -pthread
 CLI_LIBS := $(shell $(PKG_CONFIG) --libs $(CLI_PACKAGES) 2>/dev/null)
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs $(TEST_PACKAGES) 2>/dev/null)
 
 MACHINE := $(shell $(CC) -dumpmachine 2>/dev/null | cut -d- -f1)
 SRC := $(wildcard src/base/*.c src/model/*.c src/image/*.c src/kernels/*.c src/engine/*.c \
-                 src/quant/*.c)
+                 src/quant/*.c src/cuda/*.c)
 ifeq ($(MACHINE),x86_64)
 SRC += $(wildcard src/kernels/x86/*.c)
 endif
 # What the program has beyond the library.
 APP_SRC := $(wildcard src/audit/*.c src/synth/*.c src/bench/*.c src/offline/*.c src/bundle/*.c)
 CLI_SRC := $(wildcard cli/*.c)
-OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/src/cuda/image.o
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o)
 CLI_OBJ := $(CLI_SRC:%.c=$(BUILD)/%.o)
 
@@ -116,6 +117,41 @@ $(BUILD)/libward.so: $(BUILD)/libward.so.$(VERSION)
 $(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib/ward' -o $@ $^ $(LIBS) $(CLI_LIBS)
 
+# ---- kernels for NVIDIA cards: machine code for each kind, and PTX for the driver to compile ------------------------
+# Only these files need the toolkit. They are the same for every variant, and made once.
+NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA       ?= $(if $(NVCC),1,0)
+CUDA_KINDS := 75 80 86 87 89 90 100 120
+CUDA_BUILD ?= build/cuda
+NVCC_FLAGS := -std=c++17 -O3 -Isrc -Werror all-warnings --no-host-device-initializer-list
+ifeq ($(CUDA),1)
+CUDA_IMAGES := $(CUDA_BUILD)/kernels.fatbin $(CUDA_BUILD)/portable.fatbin
+$(BUILD)/src/cuda/image.o: private ISA_CFLAGS := -DCUDA_IMAGE='"$(CUDA_BUILD)/kernels.fatbin"' \
+    -DCUDA_PORTABLE_IMAGE='"$(CUDA_BUILD)/portable.fatbin"'
+endif
+$(BUILD)/src/cuda/image.o: src/cuda/image.S Makefile $(CUDA_IMAGES)
+	@mkdir -p $(@D)
+	$(CC) $(ISA_CFLAGS) -c -o $@ $<
+# "speed" is the compression that every driver can undo.
+FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all --compress-mode=speed
+CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh src/cuda/*.h)
+$(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$* -o $@ src/cuda/kernels/kernels.cu
+$(CUDA_BUILD)/kernels.fatbin: $(CUDA_KINDS:%=$(CUDA_BUILD)/sm_%.cubin)
+	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(k),file=$(CUDA_BUILD)/sm_$(k).cubin)
+# An older driver takes PTX of its time: the version that the instructions need, not that of the compiler. ptxas refuses
+# what the version does not have.
+CUDA_PTX_VERSION := 7.4
+$(CUDA_BUILD)/kernels.ptx: $(CUDA_SRC) Makefile
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -ptx -arch=compute_80 -o $@.new src/cuda/kernels/kernels.cu
+	sed -i 's/^\.version .*/.version $(CUDA_PTX_VERSION)/' $@.new
+	$(dir $(NVCC))ptxas -arch=sm_80 -o /dev/null $@.new
+	mv $@.new $@
+$(CUDA_BUILD)/portable.fatbin: $(CUDA_BUILD)/kernels.ptx
+	$(FATBINARY) --create=$@ --image3=kind=ptx,sm=80,file=$<
+
 .PHONY: debug asan ubsan tsan
 debug asan ubsan tsan:
 	$(MAKE) VARIANT=$@ BUILD=$(BUILD)/$@ all
@@ -131,7 +167,7 @@ Description: MedGemma on one machine, offline
 Version: $(VERSION)
 Requires.private: $(ENGINE_PACKAGES)
 Libs: -L$${libdir} -lward
-Libs.private: -lm -pthread
+Libs.private: -lm -ldl -pthread
 Cflags: -I$${includedir}
 endef
 export PKGCONFIG_FILE
@@ -175,7 +211,7 @@ test:
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
 test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels $(BUILD)/tests/ward-slow-encoder
-test-programs: $(BUILD)/tests/escape.so
+test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/cuda/libcuda.so.1 $(BUILD)/tests/checkcard
 # Preloaded into every command, tries to get out of the lock; a sanitizer has to come first itself.
 $(BUILD)/tests/escape.so: tests/offline/escape.c Makefile
 	@mkdir -p $(@D)
@@ -214,6 +250,18 @@ BENCH_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/kernels/bench/*.c))
 $(BENCH_OBJ): ISA_CFLAGS = -Itests/kernels $(if $(ONEDNN_2),-DHAVE_ONEDNN)
 $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(ONEDNN_2),-ldnnl)
+
+# NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor.
+EMULATED_SRC := $(wildcard tests/cuda/*.cpp)
+EMULATED_CFLAGS = -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
+$(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC)
+
+# Every operation of a card, that of this machine or the emulated one.
+$(BUILD)/tests/cuda/%.o: ISA_CFLAGS = -Itests
+$(BUILD)/tests/checkcard: $(BUILD)/tests/cuda/checkcard.o $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
+	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # ward with an image encoder that is slower on purpose: `ward bench --compare` has to see it.
 $(BUILD)/tests/ward-slow-encoder: $(BUILD)/tests/slow_encoder.o $(CLI_OBJ) $(BUILD)/objects.a

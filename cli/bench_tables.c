@@ -325,7 +325,10 @@ static void add_memory(struct tables *tables, const struct json *document)
             bytes_cell(t, phase, "mapped");
             bytes_cell(t, phase, "shared");
             bytes_cell(t, phase, "proportional");
-            table_cell(t, number_at(phase, "device") > 0 ? "?" : "none");
+            if (number_at(phase, "device") > 0)
+                bytes_cell(t, phase, "device");
+            else
+                table_cell(t, "none");
             page_cells(t, row_named(r, phases[k].row));
         }
     table_note(t, "The largest resident set of each phase. Loading: from opening to the first token of the first answer, "

@@ -48,7 +48,7 @@ const struct command command_bench = {
         "  -n, --max-tokens N,...     longest answer (200); 0: prefill only\n"
         "  -p, --prompt-tokens N,...  no image unless -i gives one, and words up to a prompt of N tokens\n"
         "  -t, --threads N,...        (all processors)\n"
-        "      --device NAME,...      auto, cpu (auto)\n"
+        "      --device NAME,...      auto, cpu, cuda, cuda:N (auto)\n"
         "                             Lists, ranges (1-8, 1-8+2, 1-8*2) and repeated options are swept: every\n"
         "                             combination is a result\n"
         "  -r, --runs N               timed runs (10)\n"
@@ -548,6 +548,8 @@ static void lock_in(const struct bench_command *b, bool hashing)
     for (size_t i = 0; i < b->n_models; i++)
         if (lock_allow_model(&policy, b->models[i], b->settings.model.mmproj, &err))
             die_error(&err);
+    for (size_t i = 0; i < b->n_devices && b->n_models; i++)
+        lock_allow_device(&policy, b->devices[i]);
     lock_enforce(&policy);
 }
 

@@ -51,7 +51,7 @@ const struct command command_run = {
         "      --ctx N                tokens of conversation to hold (8192, or the model's limit if less)\n"
         "      --draft-max N          guess at most N tokens ahead, 0 to 7 (where it pays); the answer stays the same\n"
         "  -t, --threads N            (all processors)\n"
-        "      --device auto|cpu|cuda (auto)\n"
+        "      --device auto|cpu|cuda|cuda:N    auto: an NVIDIA card that can be used, else the processor (auto)\n"
         "      --cpu-mask NAME        highest instruction set allowed: none, avx2, avx512, amx (the best there is)\n"
         "      --json                 one JSON object instead of text\n"
         "      --logprobs K           with --json: the K likeliest tokens at each step\n"
@@ -190,6 +190,13 @@ static void allow_image(void *lock, const char *path)
     offline_allow(&((struct lock *)lock)->policy, OFFLINE_READ, path);
 }
 
+/* A mask of the processor's instructions asks for the processor. */
+static void allow_device(struct lock *lock)
+{
+    const struct ward_model_options *model = &lock->o->model;
+    lock_allow_device(&lock->policy, model->cpu_mask && !model->device ? "cpu" : model->device);
+}
+
 /* The model, what is in the policy already, and nothing else. */
 static void lock_in(void *user)
 {
@@ -206,6 +213,7 @@ static void lock_in(void *user)
 static void lock_first(const struct run_options *o, bool interactive, bool hashing)
 {
     struct lock lock = {.o = o, .policy = {.read_anywhere = interactive || o->messages}};
+    allow_device(&lock);
     for (size_t i = 0; i < o->n_images; i++)
         allow_image(&lock, o->images[i]);
     if (hashing)
@@ -224,6 +232,7 @@ static void build_conversation(const struct run_options *o, struct pictures *pic
     struct ward_error err;
     if (o->messages) {
         struct lock lock = {.o = o};
+        allow_device(&lock);
         const struct messages_watch watch = {.named = allow_image, .ready = lock_in, .user = &lock};
         if (messages_read(c, o->messages, &o->image, &watch, &err))
             die_error(&err);
@@ -319,6 +328,8 @@ static int run(int argc, char **argv)
     struct ward_model_info info;
     ward_model_get_info(model, &info);
     use_model(&info, model_pin_hex(&o.pin));
+    if (info.device_note)
+        print_warning("the processor computes: %s", info.device_note);
     if (info.mmproj_guessed)
         print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
     if (info.not_for_clinical_use)

@@ -37,6 +37,13 @@ int lock_allow_model(struct offline_policy *policy, const char *name, const char
     return 0;
 }
 
+void lock_allow_device(struct offline_policy *policy, const char *device)
+{
+    bool driver;
+    if (ward_device_prepare(device, &driver, NULL) == 0 && driver)
+        policy->card = true;
+}
+
 void lock_enforce(struct offline_policy *policy)
 {
     struct ward_error err;

@@ -14,6 +14,8 @@
 /* What opening the model reads: `name` and `mmproj` as model_locate takes them. Fails as that does. */
 WARD_CHECKED int lock_allow_model(struct offline_policy *policy, const char *name, const char *mmproj,
                                   struct ward_error *err);
+/* What computing on a device (--device, NULL: auto) needs, if its driver is there: its code now, later the use of it. */
+void lock_allow_device(struct offline_policy *policy, const char *device);
 /* Locks the program and frees the policy. Where the system cannot: ends it, or after --allow-unlocked warns and locks
  * what can be. */
 void lock_enforce(struct offline_policy *policy);

@@ -197,9 +197,10 @@ int option_choice(const struct command *command, const char *name, const char *t
 
 const char *option_device(const struct command *command, const char *text)
 {
-    static const char *const devices[] = {"auto", "cpu", "cuda", NULL};
-    const int device = option_choice(command, "--device", text, devices);
-    if (device == 2)
-        die("this build computes on the CPU only: leave --device cuda out");
-    return devices[device];
+    const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
+    const size_t digits = strspn(number, "0123456789");
+    if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0 && strcmp(text, "cuda") != 0 &&
+        (digits < 1 || digits > 2 || number[digits]))
+        die_usage(command, "%s: option --device takes auto, cpu, cuda or cuda:N, not '%s'", command->name, text);
+    return text;
 }

@@ -19,7 +19,7 @@ unsigned long long option_unsigned(const struct command *command, const char *na
 double option_number(const struct command *command, const char *name, const char *text, double low, double high);
 /* The index of text in the NULL-terminated list. */
 int option_choice(const struct command *command, const char *name, const char *text, const char *const *choices);
-/* The value of --device; one that this build lacks ends the program with status 1. */
+/* The value of --device: auto, cpu, cuda, cuda:N. */
 const char *option_device(const struct command *command, const char *text);
 
 #endif

@@ -60,7 +60,7 @@ static void write_timings(struct json_writer *w, const struct ward_result *r, co
 }
 
 /* The figures of /proc/self/status, in bytes; 0 where the kernel does not tell. */
-static void write_memory(struct json_writer *w)
+static void write_memory(struct json_writer *w, const ward_model *model)
 {
     static const struct { const char *line, *key; } figures[] = {
         {"VmHWM:", "peak_rss_bytes"}, {"RssAnon:", "anonymous_bytes"}, {"RssFile:", "mapped_bytes"},
@@ -78,7 +78,9 @@ static void write_memory(struct json_writer *w)
     json_write_open(w, "memory", '{');
     for (int i = 0; i < N; i++)
         json_write_integer(w, figures[i].key, kilobytes[i] * 1024);
-    json_write_integer(w, "device_bytes", 0);
+    size_t now, peak;
+    ward_model_device_memory(model, &now, &peak);
+    json_write_integer(w, "device_bytes", (int64_t)peak);
     json_write_close(w, '}');
 }
 
@@ -102,7 +104,7 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     json_write_text(w, "finish_reason", answer_finish_name(r->finish));
     write_steps(w, answer);
     write_timings(w, r, facts);
-    write_memory(w);
+    write_memory(w, model);
     json_write_open(w, "model", '{');
     json_write_text(w, "path", facts->model_path);
     json_write_text(w, "type", info.type);
@@ -113,6 +115,8 @@ void output_json(const struct answer *answer, const ward_model *model, const str
         json_write_boolean(w, "random_weights", true);
     json_write_close(w, '}');
     json_write_text(w, "device", info.device);
+    if (info.device_name)
+        json_write_text(w, "device_name", info.device_name);
     json_write_text(w, "kernels", info.kernels);
     lock_write_json(w);
     json_write_close(w, '}');

@@ -56,9 +56,15 @@ struct ward_model_options {
     int threads;          /* 0: the processors this process may use */
     const char *cpu_mask; /* the highest instruction set allowed: "none", "avx2", "avx512", "amx"; NULL: the best there
                              is. "none" is the oracle: plain C, float32 throughout */
-    const char *device;   /* "auto" (NULL) or "cpu" */
+    const char *device;   /* "auto" (NULL): a card that can be used, unless a cpu_mask is given; else the processor. "cpu",
+                             "cuda" (the first card that can be used), "cuda:N" */
     const char *mmproj;   /* GGUF: the file of the image encoder, "none" for none, or NULL: the one beside the text */
 };
+
+/* Brings the driver's code that a device needs into the process, for one that is about to give up the right to load code
+ * (as ward's own program does, which then reads the model). No device is opened, no thread is started. *driver: there is one.
+ * Opening a model without this does the same. */
+WARD_API WARD_CHECKED int ward_device_prepare(const char *device, bool *driver, struct ward_error *err);
 
 /* Opens a checkpoint: a folder in Hugging Face's layout, a GGUF file, ORG/NAME to be found in Hugging Face's local
  * cache or NAME[:TAG] in Ollama's store (never downloaded). Weights are mapped, not read. `options` may be NULL. */
@@ -71,8 +77,10 @@ struct ward_model_info {
     const char *mmproj;  /* the GGUF file of the image encoder; NULL: it is in `path`, or there is none */
     bool mmproj_guessed; /* other files beside `path` would have done as well */
     const char *type;    /* of most of the text weights: "bf16", "f16", "f32", "q8_0", "q4_0", "q4_k", ... */
-    const char *device;  /* "cpu" */
-    const char *kernels; /* the instruction set in use: "none", "avx2", "avx512", ... */
+    const char *device;      /* "cpu", "cuda" */
+    const char *device_name; /* of a card: "NVIDIA GeForce RTX 3090"; NULL: the processor */
+    const char *device_note; /* why "auto" did not take a card that is there, one sentence; NULL: nothing to tell */
+    const char *kernels; /* the instruction set in use: "none", "avx2", "avx512", ...; of a card "sm_86", ... */
     int threads;
     int vocab_size;      /* rows of the output head: logits per position */
     int hidden_size;
@@ -83,6 +91,9 @@ struct ward_model_info {
     bool not_for_clinical_use; /* the weights' terms ask to say so: Google's Health AI Developer Foundations */
     bool random_weights; /* of `ward synth`, for measuring: what the model says means nothing */
 };
+/* What ward has of a card's memory, now and at most so far, in bytes: weights, caches, work buffers of all models of this
+ * process on that card, not what the driver takes for itself. 0 on the processor. */
+WARD_API void ward_model_device_memory(const ward_model *model, size_t *now, size_t *peak);
 WARD_API void ward_model_get_info(const ward_model *model, struct ward_model_info *info);
 
 /* ---- text and tokens -------------------------------------------------------------------------------------------- */

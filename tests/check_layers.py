@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The layers, by their #include lines: base <- {model, image, kernels, quant, synth} <- engine <- bench <- cli; offline needs
+"""The layers, by their #include lines: base <- {model, image, kernels, cuda, quant, synth} <- engine <- bench <- cli; offline needs
 base only. Prints TAP.
 
 A file includes only what lies below it, in quotes, by its path from src/ (cli/: its own folder too).
@@ -18,7 +18,8 @@ ALLOWED = {
     "model": {"base", "model"},
     "image": {"base", "image"},
     "kernels": {"base", "kernels", "model/tensor.h", "model/blocks.h", "model/to_float.h"},
-    "engine": {"base", "model", "image", "kernels", "engine"},
+    "cuda": {"base", "cuda"},
+    "engine": {"base", "model", "image", "kernels", "cuda", "engine"},
     "quant": {"base", "model", "quant"},
     "synth": {"base", "model", "synth"},
     "offline": {"base", "offline"},
@@ -33,7 +34,7 @@ ALLOWED = {
 def source_files(folder):
     for parent, _, names in os.walk(folder):
         for name in sorted(names):
-            if name.endswith((".c", ".h")):
+            if name.endswith((".c", ".h", ".cu", ".cuh")):
                 yield os.path.join(parent, name)
 
 

@@ -193,7 +193,7 @@ static void write_phase(struct json_writer *w, const char *key, const struct ben
     bytes(w, "anonymous", p->anonymous);
     bytes(w, "mapped", p->mapped);
     bytes(w, "shared", p->shared);
-    json_write_integer(w, "device", 0); /* this build computes on the CPU */
+    bytes(w, "device", p->device);
     if (with_proportional && r->end.proportional)
         bytes(w, "proportional", r->end.proportional);
     else
@@ -378,6 +378,7 @@ static void write_result(struct json_writer *w, const struct bench_document *d, 
     json_write_open(w, NULL, '{');
     write_model(w, r);
     json_write_text(w, "device", r->device);
+    json_write_text(w, "device_name", *r->device_name ? r->device_name : NULL);
     json_write_text(w, "kernels", r->kernels);
     json_write_integer(w, "threads", r->info.threads);
     write_test(w, r);

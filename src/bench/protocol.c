@@ -68,6 +68,7 @@ struct job {
     char *prompt;
     double started;
     uint64_t anonymous_before; /* a session was opened */
+    size_t device_loaded;      /* of a card's memory, when the model was open */
     bool stopped;
     /* of the run that goes on */
     double *times; /* [max_tokens] when each token came */
@@ -213,7 +214,11 @@ static int keep_run(struct job *job, struct bench_run *run)
 static struct bench_phase phase_of(const struct watch_sample *s, uint64_t shared)
 {
     const uint64_t in_files = s->shareable > shared ? s->shareable - shared : 0;
-    return (struct bench_phase){s->resident, anonymous(s), in_files, s->shareable - in_files, s->resident > 0};
+    return (struct bench_phase){.resident = s->resident,
+                                .anonymous = anonymous(s),
+                                .mapped = in_files,
+                                .shared = s->shareable - in_files,
+                                .known = s->resident > 0};
 }
 
 static void keep_larger(struct watch_sample *best, struct watch_sample candidate)
@@ -242,6 +247,11 @@ static void keep_memory(struct job *job, double loaded)
     r->load = phase_of(&load, r->end.shared);
     r->with_image = phase_of(&image, r->end.shared);
     r->steady = phase_of(&steady, r->end.shared);
+    size_t device, most;
+    ward_model_device_memory(job->model, &device, &most);
+    r->load.device = job->device_loaded;
+    r->steady.device = device;
+    r->with_image.device = most;
     if (r->n_runs) {
         const struct bench_run *last = &r->runs[r->n_runs - 1];
         const struct watch_sample now = watch_look(job->watch);
@@ -361,10 +371,14 @@ static void keep_info(struct job *job)
     snprintf(r->type, sizeof r->type, "%s", r->info.type);
     snprintf(r->device, sizeof r->device, "%s", r->info.device);
     snprintf(r->kernels, sizeof r->kernels, "%s", r->info.kernels);
+    snprintf(r->device_name, sizeof r->device_name, "%s", r->info.device_name ? r->info.device_name : "");
+    if (r->info.device_note)
+        warn(r, "the processor computed: %s", r->info.device_note);
     r->random_weights = job->model->checkpoint.config.random_weights;
     if (r->info.mmproj_guessed)
         warn(r, "others than the image encoder that was taken lie beside the model: --mmproj chooses");
     r->info.path = r->info.mmproj = r->info.type = r->info.device = r->info.kernels = NULL;
+    r->info.device_name = r->info.device_note = NULL;
 }
 
 /* The prompt, and a context that it fits. */
@@ -406,6 +420,8 @@ static int warm_up(struct job *job, double *loaded)
     if (rc)
         return rc;
     keep_info(job);
+    size_t peak;
+    ward_model_device_memory(job->model, &job->device_loaded, &peak);
     rc = prepare_prompt(job);
     if (s->cold)
         r->cold_open_ms = open_ms;

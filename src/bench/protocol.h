@@ -69,6 +69,7 @@ struct bench_run {
 
 struct bench_phase {
     uint64_t resident, anonymous, mapped, shared; /* bytes when the resident set was largest */
+    uint64_t device;                              /* of a card, at most in the phase */
     bool known;
 };
 
@@ -79,6 +80,7 @@ struct bench_result {
     char *model_name;         /* the last part of its path */
     struct ward_model_info info; /* its texts are copies, or NULL: path, mmproj */
     char type[16], device[16], kernels[16];
+    char device_name[128];    /* of a card */
     bool complete;            /* false: it was interrupted; what is here was measured */
     bool random_weights;
     int context;

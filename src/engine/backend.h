@@ -8,10 +8,12 @@
 
 struct backend {
     const struct backend_ops *ops;
-    const char *device;          /* "cpu" */
-    const char *kernels;         /* the instruction set in use */
+    const char *device;            /* "cpu", "cuda" */
+    const char *device_name;       /* "NVIDIA GeForce RTX 3090"; NULL: the processor */
+    const char *kernels;           /* the instruction set in use */
     int threads;
-    enum tensor_type cache_type; /* of keys and values in the cache */
+    enum tensor_type cache_type;   /* of keys and values in the decoder's cache */
+    enum tensor_type encoder_type; /* of the encoder's keys and values */
 };
 
 /* Keys and values of one layer: [n_heads][capacity][head_dim] of `type`; position p lies in slot p % capacity. */
@@ -21,14 +23,42 @@ struct kv_layer {
     int n_heads, head_dim, capacity;
 };
 
+/* The likeliest token of a row of logits (the first of equals), and what its probability needs: log-probability = logit -
+ * log_sum. */
+struct choice {
+    int32_t id;
+    float logit;
+    double log_sum; /* of the exponentials of all logits, its logarithm */
+};
+
+/* Pointers are into the backend's memory, but for `from` of write and `to` of read. */
 struct backend_ops {
     void (*close)(struct backend *be);
 
-    /* Memory, zeroed. Pages that are never touched cost nothing. */
+    /* Bytes of a device's memory, now and at most so far. */
+    void (*used)(struct backend *be, size_t *now, size_t *peak);
+
+    /* Memory, zeroed. On the processor pages that are never touched cost nothing. */
     int (*alloc)(struct backend *be, void **out, size_t bytes, const char *what, struct ward_error *err);
     void (*release)(struct backend *be, void *buffer);
     void (*write)(struct backend *be, void *to, const void *from, size_t bytes);
     void (*read)(struct backend *be, void *to, const void *from, size_t bytes);
+    void (*copy)(struct backend *be, void *to, const void *from, size_t bytes);
+    /* Waits for all that was asked for. An operation that failed (a device that was lost) is told here, at the latest;
+     * what was read since is then void. */
+    int (*finish)(struct backend *be, struct ward_error *err);
+
+    /* Weights in memory of the backend's own; NULL: they are used where they lie in the files. placed_bytes: what `place`
+     * takes of the memory at `at`, which is aligned for it. from->data is host memory. */
+    size_t (*placed_bytes)(struct backend *be, const struct tensor *from);
+    void (*place)(struct backend *be, void *at, const struct tensor *from);
+
+    /* A sequence of operations with the same arguments, over and over on other contents. begin tells whether it was
+     * played from `*recording` (NULL at first), so that none of it is to be asked for; else what is asked for until
+     * `end` may be recorded there. */
+    bool (*begin)(struct backend *be, void **recording);
+    void (*end)(struct backend *be, void **recording);
+    void (*forget)(struct backend *be, void **recording);
 
     /* out [rows][cols] = rows `ids` of the table, times scale */
     void (*embed)(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
@@ -54,14 +84,24 @@ struct backend_ops {
      * / 2] */
     void (*norm_rotate)(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight, float eps,
                         const float *cosine, const float *sine);
-    /* Keys and values [rows][n_heads * head_dim] of positions first, first + 1, ... into the cache. */
-    void (*store)(struct backend *be, const struct kv_layer *to, const float *k, const float *v, int first, int rows);
+    /* Keys and values [rows][n_heads * head_dim] of the positions [rows] into the cache. */
+    void (*store)(struct backend *be, const struct kv_layer *to, const float *k, const float *v, const int *positions,
+                  int rows);
+    /* attention_size tells how many bytes `scratch` needs for up to `rows` rows */
+    size_t (*attention_size)(struct backend *be, int rows, int n_heads, int head_dim);
     void (*attention)(struct backend *be, const struct attention *a);
     /* out [side/block][side/block][cols] = means over block x block squares of x [side][side][cols] */
     void (*pool)(struct backend *be, float *out, const float *x, int side, int block, int cols);
+    /* out [rows] of logits [rows][n], which are softcapped first unless softcap is 0: cap * tanh(x / cap). NULL: the
+     * host chooses as fast. */
+    void (*choose)(struct backend *be, struct choice *out, const float *logits, int rows, int n, float softcap);
 };
 
 WARD_CHECKED int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct ward_error *err);
+/* A card by its number, -1: the first that can be used. The card stays open for the process (cuda/card.h). */
+WARD_CHECKED int backend_cuda_open(struct backend **out, int card, struct ward_error *err);
+/* Brings NVIDIA's driver into the process; false: there is none, and nobody expects a card. */
+bool backend_cuda_load(void);
 void backend_close(struct backend **be);
 
 #endif

@@ -57,6 +57,34 @@ static void cpu_copy(struct backend *be, void *to, const void *from, size_t byte
     memcpy(to, from, bytes);
 }
 
+/* The process's own memory is the system's to tell. */
+static void cpu_used(struct backend *be, size_t *now, size_t *peak)
+{
+    (void)be;
+    *now = *peak = 0;
+}
+
+static int cpu_finish(struct backend *be, struct ward_error *err)
+{
+    (void)be;
+    (void)err;
+    return 0;
+}
+
+/* Nothing is gained by recording calls of functions. */
+static bool cpu_begin(struct backend *be, void **recording)
+{
+    (void)be;
+    (void)recording;
+    return false;
+}
+
+static void cpu_end(struct backend *be, void **recording)
+{
+    (void)be;
+    (void)recording;
+}
+
 static void cpu_embed(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
                       float scale)
 {
@@ -156,7 +184,7 @@ struct store_job {
     const struct kernels *k;
     const struct kv_layer *to;
     const float *keys, *values;
-    int first;
+    const int *positions;
 };
 
 static void store_row(void *arg, int row, int thread)
@@ -165,7 +193,7 @@ static void store_row(void *arg, int row, int thread)
     const struct store_job *job = arg;
     const struct kv_layer *to = job->to;
     const size_t width = (size_t)to->head_dim, element = tensor_bytes(to->type, 1);
-    const size_t slot = (size_t)((job->first + row) % to->capacity);
+    const size_t slot = (size_t)(job->positions[row] % to->capacity);
     for (int h = 0; h < to->n_heads; h++) {
         const size_t from = ((size_t)row * (size_t)to->n_heads + (size_t)h) * width;
         const size_t at = ((size_t)h * (size_t)to->capacity + slot) * width * element;
@@ -174,12 +202,18 @@ static void store_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v, int first,
-                      int rows)
+static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v,
+                      const int *positions, int rows)
 {
     struct compute *c = compute_of(be);
-    struct store_job job = {&c->k, to, k, v, first};
+    struct store_job job = {&c->k, to, k, v, positions};
     pool_run(c->pool, store_row, &job, rows);
+}
+
+static size_t cpu_attention_size(struct backend *be, int rows, int n_heads, int head_dim)
+{
+    (void)be, (void)rows, (void)n_heads, (void)head_dim;
+    return 0;
 }
 
 static void cpu_attention(struct backend *be, const struct attention *a)
@@ -202,10 +236,16 @@ static void cpu_pool(struct backend *be, float *out, const float *x, int side, i
 
 static const struct backend_ops cpu_ops = {
     .close = cpu_close,
+    .used = cpu_used,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .write = cpu_copy,
     .read = cpu_copy,
+    .copy = cpu_copy,
+    .finish = cpu_finish,
+    .begin = cpu_begin,
+    .end = cpu_end,
+    .forget = cpu_end,
     .embed = cpu_embed,
     .packed_size = cpu_packed_size,
     .linear = cpu_linear,
@@ -218,6 +258,7 @@ static const struct backend_ops cpu_ops = {
     .add_table = cpu_add_table,
     .norm_rotate = cpu_norm_rotate,
     .store = cpu_store,
+    .attention_size = cpu_attention_size,
     .attention = cpu_attention,
     .pool = cpu_pool,
 };
@@ -242,6 +283,7 @@ int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct
         /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their
            norms */
         .cache_type = highest == ISA_NONE ? TENSOR_F32 : TENSOR_F16,
+        .encoder_type = TENSOR_F32,
     };
     *out = &be->base;
     return 0;

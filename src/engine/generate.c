@@ -73,19 +73,27 @@ static bool is_stop(const struct model_config *config, int32_t id)
     return false;
 }
 
+/* The next token. */
+static int32_t choose(struct ward_session *s, const struct sampler_options *sampling)
+{
+    return s->choose ? s->choice.id : sample_token(&s->sampler, s->logits, sampling);
+}
+
 /* Tells the caller of a token and what it adds; returns nonzero when the caller wants to stop. */
 static int tell(struct ward_session *s, const struct answer *a, const struct ward_generate_options *o, int32_t id)
 {
     if (!o->on_token)
         return 0;
-    const double log_sum = sample_log_sum(s->logits, s->model->checkpoint.config.text.vocab_size);
-    sample_top(&s->sampler, s->logits, log_sum, o->logprobs, s->top);
+    const double log_sum =
+        s->choose ? s->choice.log_sum : sample_log_sum(s->logits, s->model->checkpoint.config.text.vocab_size);
+    if (o->logprobs)
+        sample_top(&s->sampler, s->logits, log_sum, o->logprobs, s->top);
     const struct ward_token token = {
         .id = id,
         .text = a->piece,
         .length = a->length,
         .thinking = a->of_thinking,
-        .logprob = (float)((double)s->logits[id] - log_sum),
+        .logprob = (float)((double)(s->choose ? s->choice.logit : s->logits[id]) - log_sum),
         .top = s->top,
         .n_top = o->logprobs,
     };
@@ -93,8 +101,8 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
 }
 
 /* Generates until a stop token, max_tokens, the end of the context, or the caller's wish. */
-static void decode(struct ward_session *s, struct answer *a, const struct ward_generate_options *o,
-                   struct ward_result *result, int max_tokens, double start)
+static int decode(struct ward_session *s, struct answer *a, const struct ward_generate_options *o,
+                  struct ward_result *result, int max_tokens, double start, struct ward_error *err)
 {
     const struct sampler_options sampling = {o->temperature, o->top_k, o->top_p, o->min_p};
     /* An observer sees each position once. Random weights go round in circles, where every guess is right: they would
@@ -103,7 +111,7 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
     const int draft_most = !wanted || s->observer.fn ? 0 : o->draft_max ? o->draft_max : DRAFT_MOST;
     double first = 0;
     for (;;) {
-        const int32_t id = sample_token(&s->sampler, s->logits, &sampling);
+        const int32_t id = choose(s, &sampling);
         result->ids[result->n_ids++] = id;
         const bool stop = !o->ignore_eos && is_stop(&s->model->checkpoint.config, id);
         const bool last = stop || result->n_ids == (size_t)max_tokens || s->n_held == s->context;
@@ -118,11 +126,16 @@ static void decode(struct ward_session *s, struct answer *a, const struct ward_g
             break;
         }
         const int room = max_tokens - (int)result->n_ids - 1;
-        result->drafted_tokens += session_step(s, id, room < draft_most ? room : draft_most, o->draft_max > 0);
+        int drafted;
+        const int rc = session_step(s, id, room < draft_most ? room : draft_most, o->draft_max > 0, &drafted, err);
+        if (rc)
+            return rc;
+        result->drafted_tokens += drafted;
         result->accepted_tokens += s->row > 0;
     }
     result->decode_tokens = (int)result->n_ids - 1;
     result->decode_ms = clock_ms() - first;
+    return 0;
 }
 
 static int check_options(const struct ward_generate_options *o, int vocab, struct ward_error *err)
@@ -179,6 +192,7 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
     max_tokens = max_tokens < s->context ? max_tokens : s->context;
     rc = reserve(s, o, &answer, result, max_tokens, err);
     struct prefill_report report;
+    s->choose = s->model->backend->ops->choose && o->temperature <= 0 && o->logprobs == 0;
     if (!rc)
         rc = session_prefill(s, &prompt, o, &report, err);
     if (!rc) {
@@ -189,7 +203,9 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
         result->vision_ms = report.vision_ms;
         result->prefill_ms = report.prefill_ms;
         sampler_seed(&s->sampler, o->seed);
-        decode(s, &answer, o, result, max_tokens, start);
+        rc = decode(s, &answer, o, result, max_tokens, start, err);
+    }
+    if (!rc) {
         result->prompt_ids = prompt.ids.at;
         result->n_prompt_ids = prompt.ids.n;
         prompt.ids = (struct ids){0};

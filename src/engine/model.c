@@ -8,19 +8,74 @@
 /* Of image features: two dozen images of MedGemma 4B. */
 enum { IMAGE_CACHE_BYTES = 64 << 20 };
 
-static int open_backend(struct backend **out, const struct ward_model_options *options, struct ward_error *err)
+/* "cpu" is CPU, "auto" AUTO, "cuda" FIRST_CARD, "cuda:N" N. */
+enum { AUTO = -3, CPU = -2, FIRST_CARD = -1, MAX_CARD = 15 };
+
+static int parse_device(const char *device, int *out, struct ward_error *err)
+{
+    char *end = NULL;
+    if (!device || strcmp(device, "auto") == 0)
+        *out = AUTO;
+    else if (strcmp(device, "cpu") == 0)
+        *out = CPU;
+    else if (strcmp(device, "cuda") == 0)
+        *out = FIRST_CARD;
+    else if (strncmp(device, "cuda:", 5) == 0 && device[5] >= '0' && device[5] <= '9' &&
+             (*out = (int)strtol(device + 5, &end, 10)) <= MAX_CARD && !*end)
+        return 0;
+    else
+        return error_set(err, WARD_EINVAL, "device %s is unknown; expected auto, cpu, cuda or cuda:N", device);
+    return 0;
+}
+
+static int open_processor(struct ward_model *m, const struct ward_model_options *options, struct ward_error *err)
 {
     const int isa = isa_parse(options->cpu_mask);
     if (isa < 0)
         return error_set(err, WARD_EINVAL,
                          "cpu mask %s is unknown; expected none, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx",
                          options->cpu_mask);
-    if (options->device && strcmp(options->device, "auto") != 0 && strcmp(options->device, "cpu") != 0)
-        return error_set(err, WARD_EUNSUPPORTED, "device %s is not in this build; expected auto or cpu",
-                         options->device);
     if (options->threads < 0 || options->threads > 1024)
         return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
-    return backend_cpu_open(out, options->threads, (enum isa)isa, err);
+    return backend_cpu_open(&m->backend, options->threads, (enum isa)isa, err);
+}
+
+static int open_card(struct ward_model *m, int card, struct ward_error *err)
+{
+    int rc = backend_cuda_open(&m->backend, card, err);
+    if (!rc)
+        rc = placement_open(&m->placement, m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
+    if (rc)
+        backend_close(&m->backend);
+    return rc;
+}
+
+/* The device and the weights on it. A mask of the processor's instructions asks for the processor; a card that is there
+ * and cannot be used is told of. */
+static int open_backend(struct ward_model *m, const struct ward_model_options *options, struct ward_error *err)
+{
+    int device = AUTO, rc = parse_device(options->device, &device, err);
+    if (rc)
+        return rc;
+    if (device == AUTO) {
+        struct ward_error why = {0};
+        const bool try_card = !options->cpu_mask && backend_cuda_load();
+        if (!try_card || open_card(m, FIRST_CARD, &why))
+            rc = open_processor(m, options, err);
+        m->not_used = why;
+    } else {
+        rc = device == CPU ? open_processor(m, options, err) : open_card(m, device, err);
+    }
+    m->weights = m->placement ? &m->placement->weights : m->checkpoint.weights;
+    return rc;
+}
+
+int ward_device_prepare(const char *device, bool *driver, struct ward_error *err)
+{
+    int number = AUTO;
+    const int rc = parse_device(device, &number, err);
+    *driver = !rc && number != CPU && backend_cuda_load();
+    return rc;
 }
 
 int ward_model_open(ward_model **out, const char *path, const struct ward_model_options *options,
@@ -37,7 +92,7 @@ int ward_model_open(ward_model **out, const char *path, const struct ward_model_
     if (!rc)
         m->readahead = readahead_open(m->checkpoint.weights, &m->checkpoint.config);
     if (!rc)
-        rc = open_backend(&m->backend, options, err);
+        rc = open_backend(m, options, err);
     const struct model_config *c = &m->checkpoint.config;
     if (!rc && c->image_tokens)
         rc = image_cache_open(&m->images, IMAGE_CACHE_BYTES,
@@ -55,10 +110,16 @@ void ward_model_close(ward_model **model)
         return;
     readahead_close(&m->readahead);
     image_cache_close(&m->images);
+    placement_close(&m->placement);
     backend_close(&m->backend);
     checkpoint_close(&m->checkpoint);
     free(m);
     *model = NULL;
+}
+
+void ward_model_device_memory(const ward_model *m, size_t *now, size_t *peak)
+{
+    m->backend->ops->used(m->backend, now, peak);
 }
 
 void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
@@ -69,6 +130,8 @@ void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
         .mmproj_guessed = m->checkpoint.place.guessed,
         .type = tensor_type_name(m->checkpoint.weights->type),
         .device = m->backend->device,
+        .device_name = m->backend->device_name,
+        .device_note = m->not_used.code ? m->not_used.text : NULL,
         .kernels = m->backend->kernels,
         .threads = m->backend->threads,
         .vocab_size = m->checkpoint.config.text.vocab_size,

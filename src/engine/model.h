@@ -4,11 +4,15 @@
 
 #include "engine/backend.h"
 #include "engine/image_cache.h"
+#include "engine/placement.h"
 #include "model/checkpoint.h"
 
 struct ward_model {
     struct checkpoint checkpoint;
     struct backend *backend;
+    struct placement *placement;   /* of the weights in the backend's memory; NULL: used where they lie in the files */
+    const struct weights *weights; /* the checkpoint's, or those placed: their matrices are for the backend alone */
+    struct ward_error not_used;    /* why a card that is there is not, or code 0 */
     struct readahead *readahead; /* of the weights, while it goes on */
     struct image_cache *images; /* shared by the sessions; NULL: a text-only checkpoint */
 };

@@ -38,37 +38,21 @@ static void *run(void *arg)
 
 /* ---- what, in which order ---------------------------------------------------------------------------------------- */
 
-static void add(struct readahead *r, size_t *bytes, const struct tensor *t)
+struct listing {
+    struct readahead *r;
+    size_t bytes;
+    const struct weights *weights;
+};
+
+/* The projector is a copy in memory, and small. Of the embedding the prompt's rows come first, which are few; as the
+ * head it is used last. */
+static void add(void *user, struct tensor *t)
 {
-    if (!t->data)
+    struct listing *list = user;
+    if (t == &list->weights->text.embed || t == &list->weights->vision.projector)
         return;
-    r->at[r->n++] = *t;
-    *bytes += (size_t)t->rows * tensor_row_bytes(t);
-}
-
-static void add_vision(struct readahead *r, size_t *bytes, const struct vision_weights *w, int n_layers)
-{
-    add(r, bytes, &w->patch);
-    add(r, bytes, &w->position);
-    for (int l = 0; l < n_layers; l++) {
-        const struct vision_layer *layer = &w->layers[l];
-        const struct tensor *const order[] = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->fc1, &layer->fc2};
-        for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-            add(r, bytes, order[i]);
-    }
-}
-
-/* Of the embedding the prompt's rows come first, which are few; as the head it is used last. */
-static void add_text(struct readahead *r, size_t *bytes, const struct text_weights *w, int n_layers)
-{
-    for (int l = 0; l < n_layers; l++) {
-        const struct text_layer *layer = &w->layers[l];
-        const struct tensor *const order[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
-                                              &layer->gate, &layer->up, &layer->down};
-        for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-            add(r, bytes, order[i]);
-    }
-    add(r, bytes, &w->head);
+    list->r->at[list->r->n++] = *t;
+    list->bytes += (size_t)t->rows * tensor_row_bytes(t);
 }
 
 /* Bytes that could be had without swapping, or the most there is where the system does not say. */
@@ -85,17 +69,15 @@ static size_t available_memory(void)
     return kilobytes * 1024;
 }
 
-struct readahead *readahead_open(const struct weights *weights, const struct model_config *config)
+struct readahead *readahead_open(struct weights *weights, const struct model_config *config)
 {
     const size_t most = 2 + 6 * (size_t)config->vision.n_layers + 7 * (size_t)config->text.n_layers + 1;
     struct readahead *r = calloc(1, sizeof *r + most * sizeof *r->at);
-    size_t bytes = 0;
     if (!r)
         return NULL;
-    if (config->vision.n_layers)
-        add_vision(r, &bytes, &weights->vision, config->vision.n_layers);
-    add_text(r, &bytes, &weights->text, config->text.n_layers);
-    if (bytes > available_memory() || pthread_create(&r->thread, NULL, run, r)) {
+    struct listing list = {.r = r, .weights = weights};
+    weights_visit(weights, config, &(struct weights_visitor){.matrix = add, .user = &list});
+    if (list.bytes > available_memory() || pthread_create(&r->thread, NULL, run, r)) {
         free(r);
         return NULL;
     }

@@ -10,7 +10,7 @@ struct readahead;
 
 /* Starts asking for the weights in the order of their use, those of the image encoder first. Nothing is done (NULL)
  * where the machine has not the memory to keep them, or no thread can be had. */
-struct readahead *readahead_open(const struct weights *weights, const struct model_config *config);
+struct readahead *readahead_open(struct weights *weights, const struct model_config *config);
 /* Ends it, done or not. */
 void readahead_close(struct readahead **readahead);
 

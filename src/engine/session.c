@@ -51,7 +51,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     struct backend *be = model->backend;
     int rc = kv_open(&s->kv, be, &c->text, s->context, chunk, err);
     if (!rc)
-        rc = text_open(&s->text, be, &c->text, &model->checkpoint.weights->text, chunk, err);
+        rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk, err);
     if (!rc)
         rc = sampler_open(&s->sampler, c->text.vocab_size, err);
     if (!rc && c->image_tokens) {
@@ -142,10 +142,9 @@ static int run_encoder(struct ward_session *s, const struct ward_image *image, i
     image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1,
                     c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->planes);
     const double resized = clock_ms();
-    const struct vision_weights *weights = &s->model->checkpoint.weights->vision;
-    const int rc =
-        vision_encode(s->model->backend, c, weights, s->planes, s->features, index, &s->observer, err);
-    vision_rest(&c->vision, weights);
+    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features, index,
+                                 &s->observer, err);
+    vision_rest(&c->vision, &s->model->checkpoint.weights->vision);
     report->image_ms += resized - start;
     report->vision_ms += clock_ms() - resized;
     return rc;
@@ -203,6 +202,9 @@ static int prefill_chunk(struct ward_session *s, const struct prompt *p, int nex
     }
     const double start = clock_ms();
     text_forward(&s->text, &s->kv, p->ids.at + first, first, end - first, &image, has_image, &s->observer);
+    const int rc = s->model->backend->ops->finish(s->model->backend, err);
+    if (rc)
+        return rc;
     memcpy(s->held + first, p->ids.at + first, (size_t)(end - first) * sizeof *s->held);
     s->n_held = end;
     if (has_image) {
@@ -215,19 +217,25 @@ static int prefill_chunk(struct ward_session *s, const struct prompt *p, int nex
     return 0;
 }
 
-/* The logits of row `row` of the last text_logits, softcapped as the config says, to host memory. */
-static void fetch_logits(struct ward_session *s, int row)
+/* The logits of row `row` of the last text_logits, softcapped as the config says, to host memory; or what the backend
+ * has chosen by them. */
+static int fetch_logits(struct ward_session *s, int row, struct ward_error *err)
 {
     const struct text_config *c = &s->model->checkpoint.config.text;
     struct backend *be = s->model->backend;
     const size_t vocab = (size_t)c->vocab_size;
+    s->row = row;
+    if (s->choose) {
+        be->ops->read(be, &s->choice, &s->text.b.choices[row], sizeof s->choice);
+        return be->ops->finish(be, err);
+    }
     be->ops->read(be, s->logits, s->text.b.logits + (size_t)row * vocab, vocab * sizeof *s->logits);
     if (c->final_softcap > 0) {
         const float cap = (float)c->final_softcap;
         for (size_t i = 0; i < vocab; i++)
             s->logits[i] = cap * tanhf(s->logits[i] / cap);
     }
-    s->row = row;
+    return be->ops->finish(be, err);
 }
 
 int session_prefill(struct ward_session *s, const struct prompt *p, const struct ward_generate_options *options,
@@ -258,18 +266,19 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
     }
     const double start = clock_ms();
     text_logits(&s->text, rows - 1, 1, s->n_held - 1, &s->observer);
-    fetch_logits(s, 0);
+    const int rc = fetch_logits(s, 0, err);
     report->prefill_ms += clock_ms() - start;
-    return report_progress(options, "prefill", s->n_held, (int)p->ids.n, err);
+    return rc ? rc : report_progress(options, "prefill", s->n_held, (int)p->ids.n, err);
 }
 
-int session_step(struct ward_session *s, int32_t id, int draft_most, bool always)
+int session_step(struct ward_session *s, int32_t id, int draft_most, bool always, int *drafted,
+                 struct ward_error *err)
 {
+    *drafted = 0;
     if (s->n_ahead && s->held[s->n_held] == id) {
         s->n_ahead--;
         s->n_held++;
-        fetch_logits(s, s->row + 1);
-        return 0;
+        return fetch_logits(s, s->row + 1, err);
     }
     speculator_note_hits(&s->speculator, s->row);
     const double start = clock_ms();
@@ -277,10 +286,9 @@ int session_step(struct ward_session *s, int32_t id, int draft_most, bool always
     s->held[s->n_held++] = id;
     s->n_ahead = speculator_draft(&s->speculator, s->held, s->n_held, draft_most < room ? draft_most : room, always,
                                   s->model->checkpoint.config.image_token);
-    const int rows = 1 + s->n_ahead;
-    text_forward(&s->text, &s->kv, s->held + position, position, rows, NULL, 0, &s->observer);
-    text_logits(&s->text, 0, rows, position, &s->observer);
-    fetch_logits(s, 0);
+    text_step(&s->text, &s->kv, s->held + position, position, 1 + s->n_ahead, &s->observer);
+    const int rc = fetch_logits(s, 0, err);
     speculator_note_step(&s->speculator, clock_ms() - start);
-    return s->n_ahead;
+    *drafted = s->n_ahead;
+    return rc;
 }

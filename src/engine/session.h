@@ -36,7 +36,9 @@ struct ward_session {
     float *features;         /* [image_tokens][D] of the image being prefilled, in the backend's memory */
     uint8_t *pixels;         /* [size][size][3] */
     float *planes;           /* [3][size][size] */
-    float *logits;           /* [V] of the last held position, in host memory */
+    bool choose;             /* the backend chooses the likeliest token: its logits stay where they are */
+    struct choice choice;    /* of the last held position, if `choose` */
+    float *logits;           /* [V] of the last held position in host memory, unless `choose` */
     struct ward_logprob *top; /* [logprobs] */
     int top_capacity;
 };
@@ -47,13 +49,15 @@ struct prefill_report {
 };
 
 /* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last
- * token. */
+ * token; those of later steps as well as s->choose says at that time. */
 WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt,
                                  const struct ward_generate_options *options, struct prefill_report *report,
                                  struct ward_error *err);
 /* Appends one generated token and leaves the logits after it. There must be room: s->n_held < s->context. Up to
  * `draft_most` further tokens that the caller may be about to append are computed with it, where that is expected to
- * pay or `always`; no result depends on it. Returns how many: 0 as well when an earlier step computed the token. */
-int session_step(struct ward_session *s, int32_t id, int draft_most, bool always);
+ * pay or `always`; no result depends on it. *drafted tells how many: 0 as well when an earlier step computed the token.
+ * Fails only where a device does. */
+WARD_CHECKED int session_step(struct ward_session *s, int32_t id, int draft_most, bool always, int *drafted,
+                              struct ward_error *err);
 
 #endif

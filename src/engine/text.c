@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { SLIDING, GLOBAL };
 
@@ -10,6 +11,35 @@ static void rope_frequencies(float *out, const struct rope_config *rope, int hea
 {
     for (int i = 0; i < head_dim / 2; i++)
         out[i] = (float)(1.0 / pow(rope->theta, (double)(2 * i) / head_dim)) / (float)rope->factor;
+}
+
+/* What differs from one step to the next, of `rows` rows: written at once, so that all else is the same call again. */
+struct inputs {
+    int32_t *ids;         /* [rows] */
+    int *positions;       /* [rows] */
+    int *lo[2], *hi[2];   /* [rows] the interval of positions that a row sees, on sliding layers and on global ones */
+    float *cosine[2], *sine[2]; /* [rows][C/2] */
+};
+
+static size_t inputs_bytes(int rows, int head_dim)
+{
+    return (size_t)rows * (6 * sizeof(int) + 2 * (size_t)head_dim * sizeof(float));
+}
+
+/* Where they lie in a buffer, the host's or the backend's. */
+static struct inputs lay_out(void *buffer, int rows, int head_dim)
+{
+    int *const ints = buffer;
+    float *const angles = (float *)buffer + 6 * (size_t)rows;
+    const size_t n = (size_t)rows, part = n * (size_t)(head_dim / 2);
+    return (struct inputs){
+        .ids = ints,
+        .positions = ints + n,
+        .lo = {ints + 2 * n, ints + 3 * n},
+        .hi = {ints + 4 * n, ints + 5 * n},
+        .cosine = {angles, angles + part},
+        .sine = {angles + 2 * part, angles + 3 * part},
+    };
 }
 
 static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error *err)
@@ -39,23 +69,21 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
         {(void **)&b->v, n * kv * sizeof(float)},
         {(void **)&b->gate, n * (size_t)c->intermediate_size * sizeof(float)},
         {(void **)&b->up, n * (size_t)c->intermediate_size * sizeof(float)},
-        {(void **)&b->cosine, 2 * n * half * sizeof(float)},
-        {(void **)&b->sine, 2 * n * half * sizeof(float)},
+        {&b->inputs, inputs_bytes(rows, c->head_dim)},
+        {(void **)&b->choices, GEMV_MAX_N * sizeof *b->choices},
         {(void **)&b->logits, (n < GEMV_MAX_N ? n : GEMV_MAX_N) * (size_t)c->vocab_size * sizeof(float)},
         {&b->packed, packed},
+        {&b->attention, be->ops->attention_size(be, rows, c->n_heads, c->head_dim)},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         const int rc = be->ops->alloc(be, wanted[i].buffer, wanted[i].bytes, "the decoder's work buffers", err);
         if (rc)
             return rc;
     }
-    b->host_cosine = malloc(2 * n * half * sizeof(float));
-    b->host_sine = malloc(2 * n * half * sizeof(float));
+    b->host_inputs = malloc(inputs_bytes(rows, c->head_dim));
     b->inverse_frequency = malloc(2 * half * sizeof(float));
-    b->lo = malloc(2 * n * sizeof(int));
-    b->hi = malloc(2 * n * sizeof(int));
-    if (!b->host_cosine || !b->host_sine || !b->inverse_frequency || !b->lo || !b->hi)
-        return error_no_memory(err, "the decoder's work buffers", 4 * n * half * sizeof(float));
+    if (!b->host_inputs || !b->inverse_frequency)
+        return error_no_memory(err, "the decoder's work buffers", inputs_bytes(rows, c->head_dim));
     b->rows = rows;
     return 0;
 }
@@ -81,74 +109,78 @@ int text_open(struct text_decoder *t, struct backend *be, const struct text_conf
 void text_close(struct text_decoder *t)
 {
     struct text_buffers *b = &t->b;
+    for (int i = 0; t->be && i < GEMV_MAX_N; i++)
+        t->be->ops->forget(t->be, &t->steps[i]);
     void *const buffers[] = {b->hidden, b->norm, b->q,      b->attended, b->k,      b->v,
-                             b->gate,   b->up,   b->cosine, b->sine,     b->logits, b->packed};
+                             b->gate,   b->up,   b->inputs, b->choices,  b->logits, b->packed, b->attention};
     for (size_t i = 0; t->be && i < sizeof buffers / sizeof *buffers; i++)
         t->be->ops->release(t->be, buffers[i]);
-    free(b->host_cosine);
-    free(b->host_sine);
+    free(b->host_inputs);
     free(b->inverse_frequency);
-    free(b->lo);
-    free(b->hi);
     *t = (struct text_decoder){0};
 }
 
 /* Angles as transformers computes them: float32 position times float32 frequency. */
-static void prepare_rotation(struct text_decoder *t, int first, int rows)
+static void prepare_rotation(const struct text_decoder *t, const struct inputs *in, int first, int rows)
 {
-    struct text_buffers *b = &t->b;
     const int half = t->config->head_dim / 2;
     for (int kind = SLIDING; kind <= GLOBAL; kind++)
         for (int r = 0; r < rows; r++) {
-            const size_t at = ((size_t)kind * (size_t)b->rows + (size_t)r) * (size_t)half;
+            const size_t at = (size_t)r * (size_t)half;
             for (int i = 0; i < half; i++) {
-                const float angle = (float)(first + r) * b->inverse_frequency[kind * half + i];
-                b->host_cosine[at + (size_t)i] = cosf(angle);
-                b->host_sine[at + (size_t)i] = sinf(angle);
+                const float angle = (float)(first + r) * t->b.inverse_frequency[kind * half + i];
+                in->cosine[kind][at + (size_t)i] = cosf(angle);
+                in->sine[kind][at + (size_t)i] = sinf(angle);
             }
         }
-    const size_t bytes = (size_t)(rows * half) * sizeof(float), global = (size_t)b->rows * (size_t)half;
-    for (size_t at = 0; at <= global; at += global) {
-        t->be->ops->write(t->be, b->cosine + at, b->host_cosine + at, bytes);
-        t->be->ops->write(t->be, b->sine + at, b->host_sine + at, bytes);
-    }
 }
 
 /* What each row sees, as one interval of positions: everything up to itself, or to the end of the image that it belongs
  * to; on sliding layers no further back than the window. transformers 5's create_masks_for_vision_model: AND(window,
  * OR(causal, same image)), so a window shorter than an image cuts what lies before a row, never what lies after it. */
-static void prepare_mask(struct text_decoder *t, int first, int rows, const struct text_image *images, int n_images)
+static void prepare_mask(const struct text_decoder *t, const struct inputs *in, int first, int rows,
+                         const struct text_image *images, int n_images)
 {
-    struct text_buffers *b = &t->b;
     const int window = t->config->sliding_window;
     for (int r = 0; r < rows; r++) {
         const int position = first + r;
-        b->lo[GLOBAL * b->rows + r] = 0;
-        b->lo[SLIDING * b->rows + r] = position - window + 1 > 0 ? position - window + 1 : 0;
-        b->hi[GLOBAL * b->rows + r] = b->hi[SLIDING * b->rows + r] = position + 1;
+        in->lo[GLOBAL][r] = 0;
+        in->lo[SLIDING][r] = position - window + 1 > 0 ? position - window + 1 : 0;
+        in->hi[GLOBAL][r] = in->hi[SLIDING][r] = position + 1;
     }
     for (int i = 0; i < n_images; i++)
         for (int r = images[i].first - first; r < images[i].first - first + images[i].rows; r++)
-            b->hi[GLOBAL * b->rows + r] = b->hi[SLIDING * b->rows + r] = images[i].first + images[i].rows;
+            in->hi[GLOBAL][r] = in->hi[SLIDING][r] = images[i].first + images[i].rows;
 }
 
-/* A decoder in float16 keeps its three bits more than bf16 has. The image encoder's weights are multiplied as bf16, in
- * which they were published: float16 holds them without loss (docs/gguf.md). */
+static void write_inputs(struct text_decoder *t, const int32_t *ids, int first, int rows,
+                         const struct text_image *images, int n_images)
+{
+    const struct inputs in = lay_out(t->b.host_inputs, rows, t->config->head_dim);
+    memcpy(in.ids, ids, (size_t)rows * sizeof *ids);
+    for (int r = 0; r < rows; r++)
+        in.positions[r] = first + r;
+    prepare_rotation(t, &in, first, rows);
+    prepare_mask(t, &in, first, rows, images, n_images);
+    t->be->ops->write(t->be, t->b.inputs, t->b.host_inputs, inputs_bytes(rows, t->config->head_dim));
+}
+
+/* A decoder in float16 or float32 keeps the bits more than bf16 has. The image encoder's weights are multiplied as bf16,
+ * in which they were published: float16 holds them without loss (docs/gguf.md). */
 static bool is_finer(const struct tensor *w)
 {
-    return w->type == TENSOR_F16;
+    return w->type == TENSOR_F16 || w->type == TENSOR_F32;
 }
 
 /* hidden += norm(attention(norm(hidden))) */
-static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache, int kind,
-                            int first, int rows)
+static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache,
+                            const struct inputs *in, int kind, int rows)
 {
     const struct text_config *c = t->config;
     const struct backend_ops *ops = t->be->ops;
     struct backend *be = t->be;
     struct text_buffers *b = &t->b;
     const float eps = (float)c->rms_norm_eps;
-    const size_t angles = (size_t)kind * (size_t)b->rows * (size_t)(c->head_dim / 2);
 
     ops->rms_norm(be, b->norm, b->hidden, w->input_norm, rows, c->hidden_size, eps);
     /* What decides which positions are seen is worth float32: it costs a tenth of the layer's products and leaves half
@@ -157,9 +189,10 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
                                  {.out = b->k, .w = &w->k, .exact = true},
                                  {.out = b->v, .w = &w->v, .exact = true}};
     ops->linear(be, b->norm, rows, qkv, 3, b->packed);
-    ops->norm_rotate(be, b->q, rows, c->n_heads, c->head_dim, w->q_norm, eps, b->cosine + angles, b->sine + angles);
-    ops->norm_rotate(be, b->k, rows, c->n_kv_heads, c->head_dim, w->k_norm, eps, b->cosine + angles, b->sine + angles);
-    ops->store(be, cache, b->k, b->v, first, rows);
+    ops->norm_rotate(be, b->q, rows, c->n_heads, c->head_dim, w->q_norm, eps, in->cosine[kind], in->sine[kind]);
+    ops->norm_rotate(be, b->k, rows, c->n_kv_heads, c->head_dim, w->k_norm, eps, in->cosine[kind],
+                     in->sine[kind]);
+    ops->store(be, cache, b->k, b->v, in->positions, rows);
     const struct attention attention = {
         .out = b->attended,
         .q = b->q,
@@ -171,10 +204,11 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
         .n_kv_heads = c->n_kv_heads,
         .head_dim = c->head_dim,
         .capacity = cache->capacity,
-        .lo = b->lo + kind * b->rows,
-        .hi = b->hi + kind * b->rows,
+        .lo = in->lo[kind],
+        .hi = in->hi[kind],
         .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
         .exact = true,
+        .scratch = b->attention,
     };
     ops->attention(be, &attention);
     const struct linear output = {.out = b->norm, .w = &w->o, .exact = is_finer(&w->o)};
@@ -202,36 +236,43 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, int ro
 }
 
 /* hidden = embeddings of the tokens; the rows of an image are its features, which are not scaled. */
-static void embed(struct text_decoder *t, const int32_t *ids, int first, int rows, const struct text_image *images,
-                  int n_images)
+static void embed(struct text_decoder *t, const struct inputs *in, int first, int rows,
+                  const struct text_image *images, int n_images)
 {
     const size_t width = (size_t)t->config->hidden_size;
     int done = 0;
     for (int i = 0; i <= n_images; i++) {
         const int until = i < n_images ? images[i].first - first : rows;
-        t->be->ops->embed(t->be, t->b.hidden + (size_t)done * width, &t->weights->embed, ids + done, until - done,
+        t->be->ops->embed(t->be, t->b.hidden + (size_t)done * width, &t->weights->embed, in->ids + done, until - done,
                           t->embed_scale);
         if (i < n_images)
-            t->be->ops->write(t->be, t->b.hidden + (size_t)until * width, images[i].features,
-                              (size_t)images[i].rows * width * sizeof(float));
+            t->be->ops->copy(t->be, t->b.hidden + (size_t)until * width, images[i].features,
+                             (size_t)images[i].rows * width * sizeof(float));
         done = i < n_images ? until + images[i].rows : rows;
+    }
+}
+
+/* The decoder on what write_inputs has written. */
+static void run_layers(struct text_decoder *t, struct kv_cache *kv, int first, int rows,
+                       const struct text_image *images, int n_images, const struct observer *observer)
+{
+    const struct text_config *c = t->config;
+    const struct inputs in = lay_out(t->b.inputs, rows, c->head_dim);
+    embed(t, &in, first, rows, images, n_images);
+    observe(observer, t->be, "text.embeddings", -1, first, rows, c->hidden_size, t->b.hidden);
+    for (int l = 0; l < c->n_layers; l++) {
+        attention_block(t, &t->weights->layers[l], &kv->layers[l], &in, c->global[l] ? GLOBAL : SLIDING, rows);
+        mlp_block(t, &t->weights->layers[l], rows);
+        observe(observer, t->be, "text.layer", l, first, rows, c->hidden_size, t->b.hidden);
     }
 }
 
 void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
                   const struct text_image *images, int n_images, const struct observer *observer)
 {
-    const struct text_config *c = t->config;
     kv_note_stored(kv, first, rows);
-    prepare_rotation(t, first, rows);
-    prepare_mask(t, first, rows, images, n_images);
-    embed(t, ids, first, rows, images, n_images);
-    observe(observer, t->be, "text.embeddings", -1, first, rows, c->hidden_size, t->b.hidden);
-    for (int l = 0; l < c->n_layers; l++) {
-        attention_block(t, &t->weights->layers[l], &kv->layers[l], c->global[l] ? GLOBAL : SLIDING, first, rows);
-        mlp_block(t, &t->weights->layers[l], rows);
-        observe(observer, t->be, "text.layer", l, first, rows, c->hidden_size, t->b.hidden);
-    }
+    write_inputs(t, ids, first, rows, images, n_images);
+    run_layers(t, kv, first, rows, images, n_images, observer);
 }
 
 void text_logits(struct text_decoder *t, int row, int rows, int position, const struct observer *observer)
@@ -244,4 +285,20 @@ void text_logits(struct text_decoder *t, int row, int rows, int position, const 
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
     t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);
     observe(observer, t->be, "text.logits", -1, position, rows, c->vocab_size, b->logits);
+    if (t->be->ops->choose)
+        t->be->ops->choose(t->be, b->choices, b->logits, rows, c->vocab_size, (float)c->final_softcap);
+}
+
+void text_step(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
+               const struct observer *observer)
+{
+    void **recording = &t->steps[rows - 1];
+    kv_note_stored(kv, first, rows);
+    write_inputs(t, ids, first, rows, NULL, 0);
+    if (!observer->fn && t->be->ops->begin(t->be, recording))
+        return;
+    run_layers(t, kv, first, rows, NULL, 0, observer);
+    text_logits(t, 0, rows, first, observer);
+    if (!observer->fn)
+        t->be->ops->end(t->be, recording);
 }

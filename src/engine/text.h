@@ -15,12 +15,11 @@ struct text_buffers {
     float *q, *attended;       /* [rows][H*C] */
     float *k, *v;              /* [rows][K*C] */
     float *gate, *up;          /* [rows][I] */
-    float *cosine, *sine;      /* [2][rows][C/2]: sliding layers, then global ones */
     float *logits;             /* [at most GEMV_MAX_N][V] */
-    void *packed;              /* for linear */
-    float *host_cosine, *host_sine; /* [2][rows][C/2], where they are computed */
-    float *inverse_frequency;  /* [2][C/2] */
-    int *lo, *hi;              /* [2][rows] interval of positions that each row sees */
+    struct choice *choices;    /* [GEMV_MAX_N] of them, where the backend chooses */
+    void *inputs, *host_inputs; /* of the rows: ids, positions, what they see, their angles (text.c) */
+    void *packed, *attention;  /* for linear and for attention */
+    float *inverse_frequency;  /* [2][C/2], in host memory */
 };
 
 struct text_decoder {
@@ -28,6 +27,7 @@ struct text_decoder {
     const struct text_config *config;
     const struct text_weights *weights;
     struct text_buffers b;
+    void *steps[GEMV_MAX_N]; /* the backend's recordings of text_step for each number of rows */
     float embed_scale;
 };
 
@@ -46,7 +46,11 @@ struct text_image {
 void text_forward(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
                   const struct text_image *images, int n_images, const struct observer *observer);
 /* The logits of `rows` rows (<= GEMV_MAX_N) of the last text_forward from row `row` on, which is that of `position`, in
- * b.logits. As in text_forward, up to GEMV_MAX_N rows each give the same, bit for bit, as alone. */
+ * b.logits (and b.choices). As in text_forward, up to GEMV_MAX_N rows each give the same, bit for bit, as alone. */
 void text_logits(struct text_decoder *t, int row, int rows, int position, const struct observer *observer);
+/* text_forward and text_logits of all its rows (<= GEMV_MAX_N), without images: a step of generating, which the backend
+ * may record. A decoder is always stepped with the same cache. */
+void text_step(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
+               const struct observer *observer);
 
 #endif

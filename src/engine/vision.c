@@ -18,19 +18,19 @@ struct encoder {
     float *norm;        /* [N][E] */
     float *q, *k, *v;   /* [N][E] */
     float *wide;        /* [MLP_ROWS][F] */
-    void *packed;
-    struct kv_layer kv; /* keys and values head by head: float32 [heads][N][E/heads] */
+    void *packed, *scratch; /* for linear and for attention */
+    struct kv_layer kv; /* keys and values head by head: [heads][N][E/heads] */
+    int *positions;     /* [N] */
     int *lo, *hi;       /* [N]: every patch sees all patches */
     float *host;        /* [N][C*P*P] the pixels of each patch */
 };
 
 static void encoder_close(struct encoder *e)
 {
-    void *const buffers[] = {e->hidden, e->norm, e->q, e->k, e->v, e->wide, e->packed, e->kv.k, e->kv.v};
+    void *const buffers[] = {e->hidden, e->norm, e->q, e->k, e->v, e->wide, e->packed,
+                             e->scratch, e->kv.k, e->kv.v, e->positions, e->lo, e->hi};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
         e->be->ops->release(e->be, buffers[i]);
-    free(e->lo);
-    free(e->hi);
     free(e->host);
 }
 
@@ -57,8 +57,12 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
         {(void **)&e->v, rows},
         {(void **)&e->wide, (size_t)block * (size_t)c->intermediate_size * sizeof(float)},
         {&e->packed, packed},
-        {&e->kv.k, rows},
-        {&e->kv.v, rows},
+        {&e->scratch, be->ops->attention_size(be, patches, c->n_heads, c->hidden_size / c->n_heads)},
+        {&e->kv.k, tensor_bytes(be->encoder_type, n * (size_t)c->hidden_size)},
+        {&e->kv.v, tensor_bytes(be->encoder_type, n * (size_t)c->hidden_size)},
+        {(void **)&e->positions, n * sizeof(int)},
+        {(void **)&e->lo, n * sizeof(int)},
+        {(void **)&e->hi, n * sizeof(int)},
     };
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         const int rc = be->ops->alloc(be, wanted[i].buffer, wanted[i].bytes, "the vision encoder", err);
@@ -67,20 +71,23 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
             return rc;
         }
     }
-    e->kv.type = TENSOR_F32;
+    e->kv.type = be->encoder_type;
     e->kv.n_heads = c->n_heads;
     e->kv.head_dim = c->hidden_size / c->n_heads;
     e->kv.capacity = patches;
-    e->lo = calloc(n, sizeof *e->lo);
-    e->hi = calloc(n, sizeof *e->hi);
     e->host = malloc(input);
     memory_keep_private(e->host, input);
-    if (!e->lo || !e->hi || !e->host) {
+    if (!e->host) {
         encoder_close(e);
         return error_no_memory(err, "the vision encoder", input);
     }
+    int *const numbers = (int *)e->host; /* at least one float a patch */
     for (int i = 0; i < patches; i++)
-        e->hi[i] = patches;
+        numbers[i] = i;
+    be->ops->write(be, e->positions, numbers, n * sizeof *numbers);
+    for (int i = 0; i < patches; i++)
+        numbers[i] = patches;
+    be->ops->write(be, e->hi, numbers, n * sizeof *numbers);
     return 0;
 }
 
@@ -116,7 +123,7 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
                                  {.out = e->k, .w = &w->k, .bias = w->k_bias},
                                  {.out = e->v, .w = &w->v, .bias = w->v_bias}};
     ops->linear(e->be, e->norm, e->patches, qkv, 3, e->packed);
-    ops->store(e->be, &e->kv, e->k, e->v, 0, e->patches);
+    ops->store(e->be, &e->kv, e->k, e->v, e->positions, e->patches);
     const struct attention attention = {
         .out = e->norm,
         .q = e->q,
@@ -131,6 +138,7 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
         .lo = e->lo,
         .hi = e->hi,
         .scale = (float)(1.0 / sqrt((double)head_dim)),
+        .scratch = e->scratch,
     };
     ops->attention(e->be, &attention);
     const struct linear output = {.out = e->q, .w = &w->out, .bias = w->out_bias};
@@ -192,8 +200,9 @@ int vision_encode(struct backend *be, const struct model_config *config, const s
     observe(observer, be, "vision.output", -1, index, e.patches, c->hidden_size, e.norm);
     project(&e, config, weights, features);
     observe(observer, be, "image.features", -1, index, config->image_tokens, config->text.hidden_size, features);
+    const int finished = be->ops->finish(be, err);
     encoder_close(&e);
-    return 0;
+    return finished;
 }
 
 void vision_rest(const struct vision_config *config, const struct vision_weights *weights)

@@ -63,4 +63,13 @@ WARD_CHECKED int weights_from_gguf(struct weights **out, const struct gguf *text
                                    const struct model_config *config, struct ward_error *err);
 void weights_close(struct weights **weights);
 
+/* Calls for every matrix and every vector of `n` floats that is there, in the order of their use but for the embedding:
+ * the encoder, the decoder, its head, its embedding (the same data again where it is tied). */
+struct weights_visitor {
+    void (*matrix)(void *user, struct tensor *t);
+    void (*vector)(void *user, const float **v, int n); /* NULL: matrices only */
+    void *user;
+};
+void weights_visit(struct weights *weights, const struct model_config *config, const struct weights_visitor *visitor);
+
 #endif

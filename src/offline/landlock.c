@@ -145,6 +145,29 @@ static int add_policy(int rules, const struct offline_policy *policy, int abi)
     return error;
 }
 
+/* NVIDIA's devices, one by one, and what the driver reads about them and the machine. */
+static int add_card(int rules, int abi)
+{
+    static const char *const read[] = {"/proc/driver/nvidia", "/proc/driver/nvidia-caps", "/proc/devices", "/proc/modules",
+                                       "/proc/sys/vm/mmap_min_addr", "/proc/sys/vm/overcommit_memory", "/sys/bus/pci",
+                                       "/sys/devices", "/sys/module/nvidia", "/dev/nvidia-caps"};
+    int error = 0;
+    for (size_t i = 0; i < sizeof read / sizeof *read && !error; i++)
+        error = add_path(rules, read[i], READING, abi);
+    DIR *dir = opendir("/dev");
+    for (struct dirent *entry; dir && !error && (entry = readdir(dir));) {
+        const int fd = strncmp(entry->d_name, "nvidia", 6) == 0 ? openat(dirfd(dir), entry->d_name, O_PATH | O_CLOEXEC) : -1;
+        struct stat st;
+        if (fd >= 0 && fstat(fd, &st) == 0 && S_ISCHR(st.st_mode))
+            error = add_rule(rules, fd, READ_FILE | WRITE_FILE | IOCTL_DEV, abi);
+        if (fd >= 0)
+            close(fd);
+    }
+    if (dir)
+        closedir(dir);
+    return error;
+}
+
 /* procfs forgets the inode of a folder that nobody uses, and the rule on it would be void: the descriptor stays open,
  * for as long as the process runs. */
 static int add_self(int rules, int abi)
@@ -165,6 +188,8 @@ int landlock_enforce(const struct offline_policy *policy, int abi)
     int error = add_self(rules, abi);
     if (!error)
         error = add_policy(rules, policy, abi);
+    if (!error && policy->card)
+        error = add_card(rules, abi);
     if (!error && syscall(SYS_landlock_restrict_self, rules, 0))
         error = errno;
     close(rules);

@@ -149,7 +149,7 @@ static void lock_all(const struct offline_policy *policy)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         note_missing("privileges: no PR_SET_NO_NEW_PRIVS in this kernel", errno);
     lock_files(policy);
-    if ((error = seccomp_enforce()))
+    if ((error = seccomp_enforce(policy->card)))
         note_missing("system calls: no seccomp in this kernel", error);
     state.seccomp = !error;
 }

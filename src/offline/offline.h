@@ -28,6 +28,7 @@ struct offline_policy {
     bool failed;           /* memory ran out in offline_allow; offline_lock says so */
     bool read_anywhere;    /* every file of the user's, as a chat's /image asks for */
     bool keep_descriptors; /* those above 2 stay open; else all are closed but what a path names as /dev/fd/N */
+    bool card;             /* NVIDIA's driver computes: its devices are opened and take its commands */
     bool partial;          /* lock as far as the kernel can, instead of failing */
 };
 

@@ -9,7 +9,7 @@ int landlock_abi(int *error);
 /* A layer of rules for this thread and those it starts. */
 int landlock_enforce(const struct offline_policy *policy, int abi);
 
-/* The filter of system calls, for all threads. */
-int seccomp_enforce(void);
+/* The filter of system calls, for all threads; card: as in the policy. */
+int seccomp_enforce(bool card);
 
 #endif

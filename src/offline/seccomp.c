@@ -142,7 +142,22 @@ static void add_with_arguments(struct filter *f)
     add_masked(f, SCMP_ACT_ALLOW, "prlimit64", 2, UINT64_MAX, 0); /* to ask, not to set */
 }
 
-int seccomp_enforce(void)
+/* What NVIDIA's driver asks of its devices: requests of type 'F' (the resource manager's), and those of unified memory,
+ * which are plain numbers below 256 and two above; Landlock keeps them to those devices. Beyond that it places threads and
+ * memory, and wakes itself up. */
+static void add_card(struct filter *f)
+{
+    enum { TYPE = 0xff00, UVM_INITIALIZE = 0x30000001, UVM_DEINITIALIZE = 0x30000002 };
+    static const char *const calls[] = {"eventfd2", "sched_setaffinity", "get_mempolicy", "mbind", "set_mempolicy"};
+    add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, TYPE, 'F' << 8);
+    add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, UINT32_MAX & ~(uint64_t)UINT8_MAX, 0);
+    allow_value(f, "ioctl", 1, UVM_INITIALIZE);
+    allow_value(f, "ioctl", 1, UVM_DEINITIALIZE);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        add(f, SCMP_ACT_ALLOW, calls[i], NULL);
+}
+
+int seccomp_enforce(bool card)
 {
     struct filter f = {.context = seccomp_init(SCMP_ACT_ERRNO(ENOSYS))};
     if (!f.context)
@@ -157,6 +172,8 @@ int seccomp_enforce(void)
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         add(&f, SCMP_ACT_ERRNO(EPERM), refused[i], NULL);
     add_with_arguments(&f);
+    if (card)
+        add_card(&f);
     for (size_t i = 0; for_sanitizers[i]; i++)
         put(&f, SCMP_ACT_ALLOW, for_sanitizers[i], NULL);
     if (!f.error)

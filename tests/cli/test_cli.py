@@ -90,7 +90,7 @@ def numbers_are_checked():
 
 @test
 def a_device_that_the_build_lacks():
-    refused("run", "-m", SEES, "--device", "cuda", "x", words="CPU only")
+    misused("run", "-m", SEES, "--device", "tpu", "x", words="auto, cpu, cuda or cuda:N")
 
 
 @test

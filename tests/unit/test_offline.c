@@ -115,7 +115,7 @@ static int files_at_abi(void *arg)
     allow(&policy, OFFLINE_READ, f, "absent");
     REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     REQUIRE(landlock_enforce(&policy, a->abi) == 0);
-    REQUIRE(seccomp_enforce() == 0);
+    REQUIRE(seccomp_enforce(false) == 0);
 
     REQUIRE(open_in(f, "in/scan", O_RDONLY) == 0);
     REQUIRE(open_in(f, "in/link", O_RDONLY) == 0);

@@ -21,7 +21,7 @@ static ward_model *open_model(const char *name, const char *mask)
     snprintf(path, sizeof path, MODELS "%s", name);
     struct ward_error err = {0};
     ward_model *model;
-    const struct ward_model_options options = {.threads = 2, .cpu_mask = mask};
+    const struct ward_model_options options = {.threads = 2, .cpu_mask = mask, .device = "cpu"};
     if (ward_model_open(&model, path, &options, &err))
         fail_msg("%s", err.text);
     return model;

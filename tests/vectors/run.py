@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Runs ward on the golden vectors and compares it with transformers' float32 answers. Prints TAP.
 
-    run.py WARD_BINARY [--filter TEXT] [--quick]      TEXT is looked for in CHECKPOINT/CASE/KERNELS
+    run.py WARD_BINARY [--filter TEXT] [--quick] [--device cpu|emulated|card]
+
+TEXT is looked for in CHECKPOINT/CASE/KERNELS. --device: the processor; an NVIDIA card emulated by the processor
+(tests/cuda), whose kernels are "cuda"; the card of this machine.
 
 Every case is asked several times. The prompt ids must be equal each time, the greedy ids too, and the log-probabilities
 of float32's likeliest tokens at every step must be within a limit. For the checkpoints of models/*/golden.json:
@@ -9,6 +12,7 @@ of float32's likeliest tokens at every step must be within a limit. For the chec
     none   plain C, float32 throughout: within 0.005
     avx2   float32 and 13-bit fixed point inputs, float16 KV cache: within 0.05
     best   what this machine has: within the error of transformers' own bfloat16 run on the same case
+    cuda   the same
 
 For the files of gguf/*.json, which gguf_file.py writes, plain C must again be within 0.005 of float32 with the weights
 as the file stores them. Each instruction set is held to llama.cpp with the same file. How large the error of one short
@@ -23,6 +27,7 @@ to tell apart; the steps after it have another history and are not compared.
 
 import argparse
 import collections
+import concurrent.futures
 import glob
 import itertools
 import json
@@ -35,7 +40,8 @@ import tempfile
 import gguf_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-SETS = ("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
+CPU_SETS = ("avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "amx")
+CUDA = "cuda"
 ASKED = 32  # likeliest tokens asked of ward: more than are compared, because their order may differ
 EXACT = 0.005  # what plain C may differ by; no limit is below it
 ONE_CASE, ALL_CASES = 1.5, 1.0  # times llama.cpp's error
@@ -53,15 +59,37 @@ def prepare_messages(messages):
     return messages
 
 
-def run_ward(ward, checkpoint, case, kernels):
+def environment(ward, device):
+    """What ward runs in: with the emulated driver before any other."""
+    if device != "emulated":
+        return None
+    folder = os.path.join(os.path.dirname(os.path.abspath(ward)), "tests", "cuda")
+    return {**os.environ, "LD_LIBRARY_PATH": folder}
+
+
+def why_no_card(ward, device):
+    """Why the device cannot be tested here, or None."""
+    if device == "cpu":
+        return None
+    done = subprocess.run([ward, "run", "-m", os.path.join(HERE, "models", "flat"), "--device", "cuda", "-n", "1", "x"],
+                          stdin=subprocess.DEVNULL, capture_output=True, env=environment(ward, device), timeout=300)
+    said = done.stderr.decode(errors="replace").strip()
+    reasons = ("has no kernels for NVIDIA cards", "no NVIDIA driver", "finds no card")
+    return said if done.returncode == 1 and any(reason in said for reason in reasons) else None
+
+
+def run_ward(ward, checkpoint, case, kernels, device):
     """The JSON that `ward run` prints for a case; a string says what went wrong."""
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(prepare_messages(case["messages"]), file)
         file.flush()
         command = [ward, "run", "-m", checkpoint, "--messages", file.name, "-n", str(len(case["ids"])), "--ignore-eos",
-                   "--logprobs", str(ASKED), "--json"] + ([] if kernels == "best" else ["--cpu-mask", kernels])
+                   "--logprobs", str(ASKED), "--json", "--device", "cpu" if device == "cpu" else "cuda"]
+        if kernels not in ("best", CUDA):
+            command += ["--cpu-mask", kernels]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=300,
+                                  env=environment(ward, device))
         except subprocess.TimeoutExpired:
             return "no answer within 300 seconds"
     if done.returncode != 0:
@@ -118,20 +146,21 @@ def read_json(path):
         return json.load(file)
 
 
-def folder_tests():
+def folder_tests(device):
     for path in sorted(glob.glob(os.path.join(HERE, "models", "*", "golden.json"))):
         folder = os.path.dirname(path)
         for case in read_json(path)["cases"]:
-            for kernels, limit in (("none", EXACT), ("avx2", 0.05), ("best", case["bf16_error"])):
+            of_cpu = (("none", EXACT), ("avx2", 0.05), ("best", case["bf16_error"]))
+            for kernels, limit in of_cpu if device == "cpu" else ((CUDA, case["bf16_error"]),):
                 yield Test(f"{os.path.basename(folder)}/{case['name']}/{kernels}", folder, case, kernels, limit)
 
 
-def gguf_tests(quick):
+def gguf_tests(device, quick):
     for name in gguf_file.CHECKPOINTS:
         golden = read_json(os.path.join(HERE, "gguf", f"{name}.json"))
         for case in golden["cases"][:1 if quick else None]:
             error = max(EXACT, ONE_CASE * golden.get("llama_error", 0), case.get("bf16_error", 0))
-            for kernels in ("none", *SETS):
+            for kernels in ("none", *CPU_SETS) if device == "cpu" else (CUDA,):
                 yield Test(f"gguf/{name}/{case['name']}/{kernels}", name, case, kernels,
                            EXACT if kernels == "none" else error)
 
@@ -169,7 +198,7 @@ class Ratios:
 
     def add(self, test, errors):
         spec = gguf_file.CHECKPOINTS.get(test.checkpoint, {"type": "bf16"})
-        if spec["type"] not in gguf_file.FLOATS and "llama_rms" in test.case and test.kernels in SETS:
+        if spec["type"] not in gguf_file.FLOATS and "llama_rms" in test.case and test.kernels in (*CPU_SETS, CUDA):
             errors = list(itertools.chain.from_iterable(errors))
             rms = math.sqrt(sum(e * e for e in errors) / len(errors))
             self.of_set[test.kernels].append(rms / test.case["llama_rms"])
@@ -184,18 +213,27 @@ class Ratios:
         return found if mean > ALL_CASES else None, found
 
 
-def run_test(ward, path, test, ratios):
+def run_test(ward, path, test, device, ratios):
     """(fault or None, what was measured, or None where this machine has no such instructions)"""
-    answer = run_ward(ward, path, test.case, test.kernels)
+    answer = run_ward(ward, path, test.case, test.kernels, device)
     if isinstance(answer, str):
         return answer, ""
-    if test.kernels != "best" and answer["kernels"] != test.kernels:
+    if test.kernels not in ("best", CUDA) and answer["kernels"] != test.kernels:
         return None, None
     fault, errors = compare_case(test.case, answer, test.limit, test.kernels == "none")
     worst = max(map(max, errors), default=0)
     if errors:
         ratios.add(test, errors)
     return fault, f"{len(errors)} steps with {answer['kernels']}, error {worst:.6f}, limit {test.limit:.6f}"
+
+
+def each(judge, tests, device):
+    """The tests and their results in order. An emulated card keeps one processor busy, so several run at once; what uses
+    all processors, or a card, runs alone."""
+    if device != "emulated":
+        return tests, map(judge, tests)
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return tests, list(pool.map(judge, tests))
 
 
 def report(number, name, kernels, fault, measured):
@@ -214,20 +252,29 @@ def main():
     parser.add_argument("ward", help="the ward binary")
     parser.add_argument("--filter", default="", help="only tests whose name holds this")
     parser.add_argument("--quick", action="store_true", help="one case of each GGUF file, for programs that check more")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "emulated", "card"))
     options = parser.parse_args()
-    tests = [test for test in (*folder_tests(), *gguf_tests(options.quick)) if options.filter in test.name]
-    sums = [] if options.filter or options.quick else list(SETS)
+    device, why = options.device, why_no_card(options.ward, options.device)
+    if why:
+        print(f"1..0 # SKIP {why}")
+        return
+    tests = [test for test in (*folder_tests(device), *gguf_tests(device, options.quick)) if options.filter in test.name]
+    sums = [] if options.filter or options.quick else list(CPU_SETS) if device == "cpu" else [CUDA]
     print(f"1..{len(tests) + len(sums)}")
     passed = len(tests) > 0
     checkpoints, ratios, absent = Checkpoints(), Ratios(), set()
-    for number, test in enumerate(tests, 1):
-        path, fault = checkpoints.find(test.checkpoint)
-        measured = None
-        if not fault and test.kernels not in absent:
-            fault, measured = run_test(options.ward, path, test, ratios)
-        if not fault and measured is None:
-            absent.add(test.kernels)
-        passed &= report(number, test.name, test.kernels, fault, measured)
+    number = 0
+    for name, group in itertools.groupby(tests, lambda test: test.checkpoint):
+        path, missing = checkpoints.find(name)
+
+        def judge(test):
+            return (missing, None) if missing or test.kernels in absent else run_test(options.ward, path, test, device,
+                                                                                      ratios)
+        for test, (fault, measured) in zip(*each(judge, list(group), device)):
+            number += 1
+            if not fault and measured is None:
+                absent.add(test.kernels)
+            passed &= report(number, test.name, test.kernels, fault, measured)
     for number, kernels in enumerate(sums, len(tests) + 1):
         passed &= report(number, f"gguf/all/{kernels}", kernels, *ratios.judge(kernels))
     checkpoints.close()

@@ -1,0 +1,407 @@
+#include "cuda/card.h"
+
+#include "cuda/driver.h"
+#include "cuda/image.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_CARDS = 16, STAGES = 2, OLDEST_MAJOR = 7, OLDEST_MINOR = 5 };
+
+/* A piece of page-locked memory on its way to the card, and where it arrives when it is not the place it is for. */
+struct stage {
+    void *host;
+    cu_pointer arrived;
+    cu_event sent; /* the copy out of `host`, and what was asked for with it, is done */
+};
+
+struct card {
+    const struct cu_driver *cu;
+    cu_context context;
+    cu_module module;
+    cu_stream stream;
+    cu_function kernels[CARD_KERNEL_COUNT];
+    struct stage stages[STAGES];
+    int next_stage;
+    pthread_mutex_t mutex; /* recursive */
+    struct card_info info;
+    cu_result failure;
+    char failed[64]; /* what was being done */
+    bool recording;
+    size_t used, peak; /* bytes of its memory */
+};
+
+static const char *const kernel_names[CARD_KERNEL_COUNT] = {
+#define CARD_NAME(name) #name,
+    CARD_KERNELS(CARD_NAME)
+#undef CARD_NAME
+};
+
+/* ---- failures ---------------------------------------------------------------------------------------------------- */
+
+/* Remembers the first failure; true when there was none ever. */
+static bool passed(struct card *c, cu_result result, const char *doing)
+{
+    if (result && !c->failure) {
+        c->failure = result;
+        snprintf(c->failed, sizeof c->failed, "%s", doing);
+    }
+    return !c->failure;
+}
+
+static int failure_error(struct card *c, struct ward_error *err)
+{
+    char text[256];
+    cu_describe(c->cu, c->failure, text, sizeof text);
+    return error_set(err, WARD_EIO, "%s failed in %s: %s; nothing that it computed since is used", c->info.name, c->failed,
+                     text);
+}
+
+void card_lock(struct card *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    c->cu->context_set(c->context); /* of the calling thread */
+}
+
+void card_unlock(struct card *c)
+{
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
+
+static int attribute(const struct card *c, int which, cu_device device)
+{
+    int value = 0;
+    return c->cu->device_attribute(&value, which, device) ? 0 : value;
+}
+
+/* The compiled kernels of this card's kind, or the portable ones, which the driver compiles. */
+static int load_module(struct card *c, struct ward_error *err)
+{
+    if (cuda_image_bytes == 0)
+        return error_set(err, WARD_EUNSUPPORTED, "this build of ward has no kernels for NVIDIA cards: nvcc was not there");
+    cu_result result = c->cu->module_load(&c->module, cuda_image, 0, NULL, NULL);
+    if (result) {
+        char log[256] = "";
+        int options[] = {CU_JIT_ERROR_LOG, CU_JIT_ERROR_LOG_SIZE};
+        void *values[] = {log, (void *)(uintptr_t)sizeof log};
+        result = c->cu->module_load(&c->module, cuda_portable_image, 2, options, values);
+        snprintf(c->info.kernels, sizeof c->info.kernels, "ptx");
+        if (result) {
+            char text[256];
+            cu_describe(c->cu, result, text, sizeof text);
+            return error_set(err, WARD_EUNSUPPORTED, "%s: the driver does not take ward's kernels: %s", c->info.name, text);
+        }
+    }
+    for (int i = 0; i < CARD_KERNEL_COUNT; i++)
+        if (c->cu->module_function(&c->kernels[i], c->module, kernel_names[i]))
+            return error_set(err, WARD_EUNSUPPORTED, "%s: the kernel %s is missing", c->info.name, kernel_names[i]);
+    return 0;
+}
+
+/* Kernels that use more shared memory than every card gives have to ask. Those that this card has not enough for are not
+ * launched: the caller looks at shared_bytes. */
+static void allow_shared(struct card *c)
+{
+    static const int heads[] = {
+#define CARD_HEAD(head) head,
+        FLASH_HEADS(CARD_HEAD)
+#undef CARD_HEAD
+    };
+    for (int i = 0; i < CARD_FORMATS; i++)
+        c->cu->function_set(c->kernels[KERNEL_matrix_f32 + i], CU_SHARED_SIZE, MATRIX_SHARED);
+    for (int i = 0; i < (int)(sizeof heads / sizeof *heads); i++)
+        if (flash_shared(heads[i]) <= c->info.shared_bytes)
+            c->cu->function_set(c->kernels[KERNEL_flash_32 + i], CU_SHARED_SIZE, flash_shared(heads[i]));
+}
+
+static int open_stages(struct card *c, struct ward_error *err)
+{
+    bool ok = c->cu->stream_create(&c->stream, CU_STREAM_NON_BLOCKING) == 0;
+    for (int i = 0; ok && i < STAGES; i++) {
+        struct stage *s = &c->stages[i];
+        ok = c->cu->host_alloc(&s->host, CARD_PIECE, 0) == 0 && c->cu->alloc(&s->arrived, CARD_PIECE) == 0 &&
+             c->cu->event_create(&s->sent, CU_EVENT_NO_TIMING) == 0;
+    }
+    c->used = c->peak = STAGES * (size_t)CARD_PIECE;
+    return ok ? 0 : error_set(err, WARD_ENOMEM, "%s has not %d MB free to begin with", c->info.name, STAGES * CARD_PIECE >> 20);
+}
+
+/* What a card that could not be opened has taken; its context takes the rest with it. */
+static void give_back(struct card *c, cu_device device)
+{
+    for (int i = 0; i < STAGES; i++)
+        if (c->stages[i].host)
+            c->cu->host_free(c->stages[i].host);
+    c->cu->context_release(device);
+}
+
+static int open_card(struct card *c, const struct cu_driver *cu, int index, struct ward_error *err)
+{
+    cu_device device;
+    c->cu = cu;
+    c->info.driver_version = cu->version;
+    if (cu->device_get(&device, index) || cu->device_name(c->info.name, sizeof c->info.name, device) ||
+        cu->device_memory(&c->info.memory, device))
+        return error_set(err, WARD_EUNSUPPORTED, "card %d does not answer", index);
+    const int major = attribute(c, CU_MAJOR, device), minor = attribute(c, CU_MINOR, device);
+    snprintf(c->info.kernels, sizeof c->info.kernels, "sm_%d%d", major, minor);
+    c->info.multiprocessors = attribute(c, CU_MULTIPROCESSORS, device);
+    c->info.shared_bytes = attribute(c, CU_SHARED_OPTIN, device);
+    c->info.integrated = attribute(c, CU_INTEGRATED, device) != 0;
+    if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
+        return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later", c->info.name,
+                         major, minor, OLDEST_MAJOR, OLDEST_MINOR);
+    const cu_result result = cu->context_retain(&c->context, device);
+    if (result || cu->context_set(c->context)) {
+        char text[256];
+        cu_describe(cu, result, text, sizeof text);
+        return error_set(err, WARD_EUNSUPPORTED, "%s cannot be used: %s", c->info.name, text);
+    }
+    int rc = load_module(c, err);
+    if (!rc)
+        rc = open_stages(c, err);
+    if (rc)
+        give_back(c, device);
+    else
+        allow_shared(c);
+    return rc;
+}
+
+static pthread_mutex_t cards_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct card *cards[MAX_CARDS];
+
+static struct card *open_once(const struct cu_driver *cu, int index, struct ward_error *err)
+{
+    if (cards[index])
+        return cards[index];
+    struct card *c = calloc(1, sizeof *c);
+    if (!c) {
+        error_no_memory(err, "the card", sizeof *c);
+        return NULL;
+    }
+    pthread_mutexattr_t recursive;
+    pthread_mutexattr_init(&recursive);
+    pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&c->mutex, &recursive);
+    pthread_mutexattr_destroy(&recursive);
+    if (open_card(c, cu, index, err)) {
+        pthread_mutex_destroy(&c->mutex);
+        free(c);
+        return NULL;
+    }
+    return cards[index] = c;
+}
+
+struct card *card_open(int index, struct ward_error *err)
+{
+    const struct cu_driver *cu = cu_driver_open(err);
+    if (!cu)
+        return NULL;
+    int count = 0;
+    if (cu->device_count(&count) || count == 0) {
+        error_set(err, WARD_EUNSUPPORTED, "the NVIDIA driver finds no card");
+        return NULL;
+    }
+    count = count < MAX_CARDS ? count : MAX_CARDS;
+    if (index >= count) {
+        error_set(err, WARD_EUNSUPPORTED, "there is no card %d: the NVIDIA driver finds %d, counted from 0", index, count);
+        return NULL;
+    }
+    pthread_mutex_lock(&cards_mutex);
+    struct card *c = NULL;
+    for (int i = index < 0 ? 0 : index; !c && i < (index < 0 ? count : index + 1); i++)
+        c = open_once(cu, i, err);
+    pthread_mutex_unlock(&cards_mutex);
+    return c;
+}
+
+bool card_load_driver(void)
+{
+    return cu_driver_load();
+}
+
+const struct card_info *card_info(const struct card *c)
+{
+    return &c->info;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+/* A block's size stands before it. */
+enum { HEADER = PLANE_ALIGN };
+
+static cu_pointer pointer_of(const void *memory)
+{
+    return (cu_pointer)(uintptr_t)memory;
+}
+
+int card_alloc(struct card *c, void **out, size_t bytes, const char *what, struct ward_error *err)
+{
+    *out = NULL;
+    const size_t total = bytes + HEADER;
+    cu_pointer memory = 0;
+    card_lock(c);
+    int rc = 0;
+    size_t free_bytes = 0, all = 0;
+    if (total < bytes || c->cu->memory_info(&free_bytes, &all) || total > free_bytes || c->cu->alloc(&memory, total))
+        rc = error_set(err, WARD_ENOMEM, "%s: %s takes %.0f MB, and of its %.0f MB %.0f are free", c->info.name, what,
+                       (double)bytes / 1e6, (double)c->info.memory / 1e6, (double)free_bytes / 1e6);
+    else if (!passed(c, c->cu->set_bytes(memory, 0, total, c->stream), "clearing memory") ||
+             !passed(c, c->cu->copy_in(memory, &total, sizeof total, c->stream), "clearing memory") ||
+             !passed(c, c->cu->stream_wait(c->stream), "clearing memory"))
+        rc = failure_error(c, err);
+    else
+        *out = (char *)(uintptr_t)memory + HEADER;
+    c->used += rc ? 0 : total;
+    c->peak = c->used > c->peak ? c->used : c->peak;
+    card_unlock(c);
+    return rc;
+}
+
+void card_release(struct card *c, void *memory)
+{
+    if (!memory)
+        return;
+    card_lock(c);
+    const cu_pointer begin = pointer_of(memory) - HEADER;
+    size_t total = 0;
+    c->cu->copy_out(&total, begin, sizeof total, c->stream);
+    c->cu->stream_wait(c->stream); /* what was asked for may still use it */
+    c->cu->free(begin);
+    c->used -= total <= c->used ? total : 0;
+    card_unlock(c);
+}
+
+void card_used(struct card *c, size_t *now, size_t *peak)
+{
+    card_lock(c);
+    *now = c->used;
+    *peak = c->peak;
+    card_unlock(c);
+}
+
+/* Page-locked memory to copy from: the driver reads it while we go on. */
+static struct stage *next_stage(struct card *c)
+{
+    struct stage *s = &c->stages[c->next_stage];
+    c->next_stage = (c->next_stage + 1) % STAGES;
+    passed(c, c->cu->event_wait(s->sent), "waiting for a copy");
+    return s;
+}
+
+void card_stream(struct card *c, void *to, const void *from, size_t bytes)
+{
+    card_lock(c);
+    for (size_t at = 0; at < bytes && !c->failure; at += CARD_PIECE) {
+        const size_t size = bytes - at < CARD_PIECE ? bytes - at : CARD_PIECE;
+        struct stage *s = next_stage(c);
+        memcpy(s->host, (const char *)from + at, size);
+        passed(c, c->cu->copy_in(pointer_of(to) + at, s->host, size, c->stream), "copying to the card");
+        passed(c, c->cu->event_record(s->sent, c->stream), "copying to the card");
+    }
+    card_unlock(c);
+}
+
+void *card_piece(struct card *c, const void *from, size_t bytes)
+{
+    card_lock(c);
+    struct stage *s = next_stage(c);
+    memcpy(s->host, from, bytes);
+    passed(c, c->cu->copy_in(s->arrived, s->host, bytes, c->stream), "copying to the card");
+    /* The kernel that reads `arrived` comes before the next copy into it: one queue. */
+    passed(c, c->cu->event_record(s->sent, c->stream), "copying to the card");
+    card_unlock(c);
+    return (void *)(uintptr_t)s->arrived;
+}
+
+/* Little things of a step: through page-locked memory as well, so that the caller may go on and change them. */
+void card_write(struct card *c, void *to, const void *from, size_t bytes)
+{
+    card_stream(c, to, from, bytes);
+}
+
+void card_read(struct card *c, void *to, const void *from, size_t bytes)
+{
+    card_lock(c);
+    if (!c->failure && passed(c, c->cu->copy_out(to, pointer_of(from), bytes, c->stream), "copying from the card"))
+        passed(c, c->cu->stream_wait(c->stream), "computing");
+    if (c->failure)
+        memset(to, 0, bytes);
+    card_unlock(c);
+}
+
+void card_copy(struct card *c, void *to, const void *from, size_t bytes)
+{
+    card_lock(c);
+    if (!c->failure)
+        passed(c, c->cu->copy_within(pointer_of(to), pointer_of(from), bytes, c->stream), "copying on the card");
+    card_unlock(c);
+}
+
+int card_finish(struct card *c, struct ward_error *err)
+{
+    card_lock(c);
+    if (!c->failure)
+        passed(c, c->cu->stream_wait(c->stream), "computing");
+    const int rc = c->failure ? failure_error(c, err) : 0;
+    card_unlock(c);
+    return rc;
+}
+
+/* ---- work -------------------------------------------------------------------------------------------------------- */
+
+void card_launch(struct card *c, enum card_kernel kernel, struct card_grid grid, unsigned threads, unsigned shared_bytes,
+                 void **arguments)
+{
+    card_lock(c);
+    if (!c->failure)
+        passed(c,
+               c->cu->launch(c->kernels[kernel], grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, c->stream,
+                             arguments, NULL),
+               kernel_names[kernel]);
+    card_unlock(c);
+}
+
+bool card_begin(struct card *c, void **recording)
+{
+    card_lock(c);
+    if (*recording) {
+        if (!c->failure)
+            passed(c, c->cu->graph_launch(*recording, c->stream), "a recorded step");
+        card_unlock(c);
+        return true;
+    }
+    c->recording = !c->failure &&
+                   passed(c, c->cu->capture_begin(c->stream, CU_CAPTURE_THREAD), "beginning a recording");
+    return false; /* locked until the end */
+}
+
+void card_end(struct card *c, void **recording)
+{
+    cu_graph graph = NULL;
+    cu_graph_exec exec = NULL;
+    if (c->recording && passed(c, c->cu->capture_end(c->stream, &graph), "ending a recording")) {
+        if (passed(c, c->cu->graph_instantiate(&exec, graph, 0), "making a recording")) {
+            *recording = exec;
+            passed(c, c->cu->graph_launch(exec, c->stream), "a recorded step");
+        }
+        c->cu->graph_destroy(graph);
+    }
+    c->recording = false;
+    card_unlock(c);
+}
+
+void card_forget(struct card *c, void **recording)
+{
+    card_lock(c);
+    if (*recording) {
+        c->cu->stream_wait(c->stream);
+        c->cu->graph_exec_destroy(*recording);
+    }
+    *recording = NULL;
+    card_unlock(c);
+}

@@ -1,0 +1,229 @@
+/* Operations on rows of float32: norms, activations, embeddings, rotation, the cache, the choice of a token. */
+#ifndef WARD_CUDA_ROWS_CUH
+#define WARD_CUDA_ROWS_CUH
+
+#include "cuda/kernels/formats.cuh"
+
+/* out [rows][cols] = scale * rows `ids` of the table. A block for a row. */
+extern "C" __global__ void embed(float *out, card_matrix table, const int32_t *ids, float scale)
+{
+    const int row = blockIdx.x, id = ids[row];
+    for (int unit = threadIdx.x; unit * UNIT < table.cols; unit += blockDim.x) {
+        float v[UNIT];
+        read_values(v, table, id, unit);
+        for (int i = 0; i < UNIT && unit * UNIT + i < table.cols; i++)
+            out[(size_t)row * (size_t)table.cols + (size_t)(unit * UNIT + i)] = v[i] * scale;
+    }
+}
+
+/* x [rows][cols] += table. A block for a row. */
+extern "C" __global__ void add_table(float *x, card_matrix table)
+{
+    const int row = blockIdx.x;
+    for (int unit = threadIdx.x; unit * UNIT < table.cols; unit += blockDim.x) {
+        float v[UNIT];
+        read_values(v, table, row, unit);
+        for (int i = 0; i < UNIT && unit * UNIT + i < table.cols; i++)
+            x[(size_t)row * (size_t)table.cols + (size_t)(unit * UNIT + i)] += v[i];
+    }
+}
+
+/* 1 / sqrt(mean of squares + eps) of a row, to all threads of its block */
+__device__ inline float rms_scale(const float *x, int cols, float eps, float *shared)
+{
+    float sum = 0;
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        sum += x[i] * x[i];
+    return 1 / sqrtf(block_sum(sum, shared) / (float)cols + eps);
+}
+
+extern "C" __global__ void rms_norm(float *out, const float *x, const float *weight, int cols, float eps)
+{
+    __shared__ float shared[32];
+    x += (size_t)blockIdx.x * (size_t)cols;
+    out += (size_t)blockIdx.x * (size_t)cols;
+    const float scale = rms_scale(x, cols, eps, shared);
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        out[i] = x[i] * scale * weight[i];
+}
+
+/* residual += rms_norm(x) */
+extern "C" __global__ void add_rms_norm(float *residual, const float *x, const float *weight, int cols, float eps)
+{
+    __shared__ float shared[32];
+    x += (size_t)blockIdx.x * (size_t)cols;
+    residual += (size_t)blockIdx.x * (size_t)cols;
+    const float scale = rms_scale(x, cols, eps, shared);
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        residual[i] += x[i] * scale * weight[i];
+}
+
+extern "C" __global__ void layer_norm(float *out, const float *x, const float *weight, const float *bias, int cols,
+                                      float eps)
+{
+    __shared__ float shared[32];
+    x += (size_t)blockIdx.x * (size_t)cols;
+    out += (size_t)blockIdx.x * (size_t)cols;
+    float sum = 0;
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        sum += x[i];
+    const float mean = block_sum(sum, shared) / (float)cols;
+    float squares = 0;
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        squares += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
+    for (int i = threadIdx.x; i < cols; i += blockDim.x)
+        out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+}
+
+/* gelu_pytorch_tanh */
+__device__ inline float gelu_value(float x)
+{
+    return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
+}
+
+__device__ inline size_t this_value()
+{
+    return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+
+extern "C" __global__ void gelu(float *x, size_t n)
+{
+    const size_t i = this_value();
+    if (i < n)
+        x[i] = gelu_value(x[i]);
+}
+
+extern "C" __global__ void gelu_multiply(float *out, const float *gate, const float *up, size_t n)
+{
+    const size_t i = this_value();
+    if (i < n)
+        out[i] = gelu_value(gate[i]) * up[i];
+}
+
+extern "C" __global__ void add(float *x, const float *y, size_t n)
+{
+    const size_t i = this_value();
+    if (i < n)
+        x[i] += y[i];
+}
+
+/* x [rows][heads][head_dim]: an RMS norm over each head, then the rotation of its row (halves apart, as Llama's). A
+ * block for a head of a row: grid (heads, rows). */
+extern "C" __global__ void norm_rotate(float *x, int head_dim, const float *weight, float eps, const float *cosine,
+                                       const float *sine)
+{
+    __shared__ float shared[32];
+    const int half = head_dim / 2, row = blockIdx.y;
+    x += ((size_t)row * gridDim.x + blockIdx.x) * (size_t)head_dim;
+    cosine += (size_t)row * (size_t)half;
+    sine += (size_t)row * (size_t)half;
+    const float scale = rms_scale(x, head_dim, eps, shared);
+    for (int i = threadIdx.x; i < half; i += blockDim.x) {
+        const float a = x[i] * scale * weight[i], b = x[i + half] * scale * weight[i + half];
+        x[i] = a * cosine[i] - b * sine[i];
+        x[i + half] = b * cosine[i] + a * sine[i];
+    }
+}
+
+/* Keys and values [rows][heads][head_dim] to their places in a cache of float16 [heads][capacity][head_dim]: grid
+ * (heads, rows). */
+extern "C" __global__ void store(uint16_t *to_k, uint16_t *to_v, const float *k, const float *v, const int *positions,
+                                 int head_dim, int capacity)
+{
+    const int head = blockIdx.x, row = blockIdx.y;
+    const size_t from = ((size_t)row * gridDim.x + (size_t)head) * (size_t)head_dim;
+    const size_t to = ((size_t)head * (size_t)capacity + (size_t)(positions[row] % capacity)) * (size_t)head_dim;
+    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
+        to_k[to + (size_t)i] = float_to_half(k[from + (size_t)i]);
+        to_v[to + (size_t)i] = float_to_half(v[from + (size_t)i]);
+    }
+}
+
+/* out [side / block][side / block][cols] = means over block x block squares of x [side][side][cols]; a block for a
+ * square */
+extern "C" __global__ void pool(float *out, const float *x, int side, int block, int cols)
+{
+    const int squares = side / block, top = (int)blockIdx.x / squares * block, left = (int)blockIdx.x % squares * block;
+    for (int c = threadIdx.x; c < cols; c += blockDim.x) {
+        float sum = 0;
+        for (int i = 0; i < block * block; i++)
+            sum += x[(size_t)((top + i / block) * side + left + i % block) * (size_t)cols + (size_t)c];
+        out[(size_t)blockIdx.x * (size_t)cols + (size_t)c] = sum / (float)(block * block);
+    }
+}
+
+/* ---- the likeliest token ----------------------------------------------------------------------------------------- */
+
+/* The larger logit, of equals that of the smaller id. */
+__device__ inline void keep_likelier(float *logit, int32_t *id, float other, int32_t other_id)
+{
+    if (other > *logit || (other == *logit && other_id < *id)) {
+        *logit = other;
+        *id = other_id;
+    }
+}
+
+__device__ inline float capped(float logit, float cap)
+{
+    return cap > 0 ? cap * tanhf(logit / cap) : logit;
+}
+
+/* The likeliest token of this block's part of a row, and the part's sum of exponentials below it: grid (CHOICE_BLOCKS,
+ * rows). */
+extern "C" __global__ void choose_parts(card_choice_part *parts, const float *logits, int n, float cap)
+{
+    __shared__ float best[32];
+    __shared__ int32_t best_id[32];
+    __shared__ float sums[32];
+    const int share = (n + CHOICE_BLOCKS - 1) / CHOICE_BLOCKS, first = (int)blockIdx.x * share;
+    const int end = first + share < n ? first + share : n;
+    logits += (size_t)blockIdx.y * (size_t)n;
+    float logit = -INFINITY;
+    int32_t id = 0x7fffffff;
+    for (int i = first + (int)threadIdx.x; i < end; i += blockDim.x)
+        keep_likelier(&logit, &id, capped(logits[i], cap), i);
+    for (int step = 16; step; step /= 2) {
+        const float other = __shfl_xor_sync(0xffffffff, logit, step);
+        const int32_t other_id = __shfl_xor_sync(0xffffffff, id, step);
+        keep_likelier(&logit, &id, other, other_id);
+    }
+    if (threadIdx.x % 32 == 0) {
+        best[threadIdx.x / 32] = logit;
+        best_id[threadIdx.x / 32] = id;
+    }
+    __syncthreads();
+    for (int warp = 0; warp < (int)blockDim.x / 32; warp++)
+        keep_likelier(&logit, &id, best[warp], best_id[warp]);
+    float sum = 0;
+    for (int i = first + (int)threadIdx.x; i < end; i += blockDim.x)
+        sum += expf(capped(logits[i], cap) - logit);
+    sum = block_sum(sum, sums);
+    if (threadIdx.x == 0) {
+        card_choice_part *part = &parts[blockIdx.y * CHOICE_BLOCKS + blockIdx.x];
+        part->logit = logit;
+        part->id = id;
+        part->sum = (double)sum;
+    }
+}
+
+/* One thread for a row: CHOICE_BLOCKS parts are soon gone through. */
+extern "C" __global__ void choose_whole(card_choice *out, const card_choice_part *parts, int rows)
+{
+    const int row = (int)threadIdx.x;
+    if (row >= rows)
+        return;
+    parts += row * CHOICE_BLOCKS;
+    float logit = parts[0].logit;
+    int32_t id = parts[0].id;
+    for (int i = 1; i < CHOICE_BLOCKS; i++)
+        keep_likelier(&logit, &id, parts[i].logit, parts[i].id);
+    double sum = 0;
+    for (int i = 0; i < CHOICE_BLOCKS; i++)
+        sum += parts[i].logit == -INFINITY ? 0 : parts[i].sum * exp((double)(parts[i].logit - logit));
+    out[row].id = id == 0x7fffffff ? 0 : id; /* no logit was a number */
+    out[row].logit = logit;
+    out[row].log_sum = (double)logit + log(sum);
+}
+
+#endif

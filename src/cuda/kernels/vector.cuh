@@ -1,0 +1,222 @@
+/* Up to VECTOR_ROWS rows of x times a matrix: every weight is read once, at the speed of memory. A warp takes
+ * VECTOR_OUTPUTS rows of the weights, a lane every 32nd piece of them; each row of x gives the same bits as alone.
+ *
+ * Of quantized weights x comes as int8, each unit with a scale of its own (quantize_rows): four products an
+ * instruction. Of floats it stays float32. */
+#ifndef WARD_CUDA_VECTOR_CUH
+#define WARD_CUDA_VECTOR_CUH
+
+#include "cuda/kernels/formats.cuh"
+
+
+/* x [rows][cols] to q [rows][units] and, of each unit, its scale and scale * the sum of its q: value i is about scale *
+ * q_i. A thread for a unit: grid (units / ROW_THREADS, rows). */
+extern "C" __global__ void quantize_rows(int4 *q, float2 *scales, const float *x, int cols, int units)
+{
+    const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
+    if (unit >= units)
+        return;
+    x += (size_t)row * (size_t)cols;
+    float v[UNIT], most = 0;
+    for (int i = 0; i < UNIT; i++) {
+        const int col = unit * UNIT + i;
+        v[i] = col < cols ? x[col] : 0;
+        most = fmaxf(most, fabsf(v[i]));
+    }
+    const float inverse = most > 0 ? 127 / most : 0;
+    int sum = 0, packed[4] = {0, 0, 0, 0};
+    for (int i = 0; i < UNIT; i++) {
+        const int value = (int)rintf(v[i] * inverse);
+        sum += value;
+        packed[i / 4] |= (int)((uint32_t)(value & 255) << 8 * (i % 4));
+    }
+    const size_t at = (size_t)row * (size_t)units + (size_t)unit;
+    const float scale = most / 127;
+    q[at] = make_int4(packed[0], packed[1], packed[2], packed[3]);
+    scales[at] = make_float2(scale, scale * (float)sum);
+}
+
+/* The map of a launch that this block works for. */
+__device__ inline int this_map(const card_maps &maps)
+{
+    int i = 0;
+    while (i + 1 < maps.n && (int)blockIdx.x >= maps.map[i + 1].first_block)
+        i++;
+    return i;
+}
+
+/* The first row of the weights that this warp takes. */
+__device__ inline int this_output(const card_map &map)
+{
+    const int warp = ((int)blockIdx.x - map.first_block) * (VECTOR_THREADS / 32) + (int)threadIdx.x / 32;
+    return warp * VECTOR_OUTPUTS;
+}
+
+/* Sums of the warp's lanes to the output. */
+template <int N>
+__device__ inline void put_sums(const card_map &map, float (&sums)[VECTOR_OUTPUTS][N], int first, int rows)
+{
+#pragma unroll
+    for (int o = 0; o < VECTOR_OUTPUTS; o++)
+#pragma unroll
+        for (int r = 0; r < N; r++) {
+            const float sum = warp_sum(sums[o][r]);
+            if (threadIdx.x % 32 == 0 && r < rows && first + o < map.w.rows)
+                map.out[(size_t)r * (size_t)map.w.rows + (size_t)(first + o)] =
+                    sum + (map.bias ? map.bias[first + o] : 0);
+        }
+}
+
+template <class Format, int N>
+__device__ inline void vector_bytes(const card_maps &maps, const int4 *q, const float2 *scales, int rows)
+{
+    const card_map &map = maps.map[this_map(maps)];
+    const card_matrix &w = map.w;
+    const int first = this_output(map), last = w.rows - 1;
+    if (first > last)
+        return;
+    float sums[VECTOR_OUTPUTS][N] = {};
+#pragma unroll 2
+    for (int unit = (int)threadIdx.x % 32; unit < w.units; unit += 32) {
+        Format f[VECTOR_OUTPUTS];
+#pragma unroll
+        for (int o = 0; o < VECTOR_OUTPUTS; o++)
+            f[o].load(w, first + o < last ? first + o : last, unit);
+        bytes_unit u[VECTOR_OUTPUTS];
+#pragma unroll
+        for (int o = 0; o < VECTOR_OUTPUTS; o++)
+            u[o] = f[o].bytes(unit);
+#pragma unroll
+        for (int r = 0; r < N; r++) {
+            if (r >= rows)
+                break;
+            const int4 xq = q[(size_t)r * (size_t)w.units + (size_t)unit];
+            const float2 xs = scales[(size_t)r * (size_t)w.units + (size_t)unit];
+#pragma unroll
+            for (int o = 0; o < VECTOR_OUTPUTS; o++) {
+                int dot = __dp4a(u[o].q[0], xq.x, 0);
+                dot = __dp4a(u[o].q[1], xq.y, dot);
+                dot = __dp4a(u[o].q[2], xq.z, dot);
+                dot = __dp4a(u[o].q[3], xq.w, dot);
+                sums[o][r] += u[o].d * xs.x * (float)dot + u[o].m * xs.y;
+            }
+        }
+    }
+    put_sums(map, sums, first, rows);
+}
+
+/* Floats go by 16 bytes, which a lane loads at once: VALUES weights. */
+template <class Format> struct piece;
+
+template <> struct piece<format_f32> {
+    enum { VALUES = 4 };
+    static __device__ void values(float out[VALUES], const void *at)
+    {
+        const float4 f = *(const float4 *)at;
+        out[0] = f.x, out[1] = f.y, out[2] = f.z, out[3] = f.w;
+    }
+};
+
+template <> struct piece<format_f16> {
+    enum { VALUES = 8 };
+    static __device__ void values(float out[VALUES], const void *at)
+    {
+        const uint4 p = *(const uint4 *)at;
+        const uint32_t pairs[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            out[i] = half_to_float((uint16_t)(pairs[i / 2] >> 16 * (i % 2)));
+    }
+};
+
+template <> struct piece<format_bf16> {
+    enum { VALUES = 8 };
+    static __device__ void values(float out[VALUES], const void *at)
+    {
+        const uint4 p = *(const uint4 *)at;
+        const uint32_t pairs[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            out[2 * i] = __uint_as_float(pairs[i] << 16);
+            out[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000);
+        }
+    }
+};
+
+/* Values of x; where rows are no multiple of 16 bytes, or end within the piece, one by one. */
+template <int VALUES> __device__ inline void x_values(float out[VALUES], const float *x, int at, int cols, bool aligned)
+{
+    if (aligned && at + VALUES <= cols) {
+#pragma unroll
+        for (int i = 0; i < VALUES; i += 4) {
+            const float4 f = *(const float4 *)(x + at + i);
+            out[i] = f.x, out[i + 1] = f.y, out[i + 2] = f.z, out[i + 3] = f.w;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < VALUES; i++)
+            out[i] = at + i < cols ? x[at + i] : 0;
+    }
+}
+
+template <class Format, int N> __device__ inline void vector_floats(const card_maps &maps, const float *x, int rows)
+{
+    enum { VALUES = piece<Format>::VALUES };
+    const card_map &map = maps.map[this_map(maps)];
+    const card_matrix &w = map.w;
+    const int first = this_output(map), last = w.rows - 1;
+    if (first > last)
+        return;
+    const int pieces = w.units * (UNIT / VALUES);
+    const bool aligned = w.cols % 4 == 0;
+    float sums[VECTOR_OUTPUTS][N] = {};
+#pragma unroll 2
+    for (int at = (int)threadIdx.x % 32; at < pieces; at += 32) {
+        float v[VECTOR_OUTPUTS][VALUES];
+#pragma unroll
+        for (int o = 0; o < VECTOR_OUTPUTS; o++) {
+            const size_t row = (size_t)(first + o < last ? first + o : last);
+            piece<Format>::values(v[o], w.low + (row * (size_t)pieces + (size_t)at) * 16);
+        }
+#pragma unroll
+        for (int r = 0; r < N; r++) {
+            if (r >= rows)
+                break;
+            float xv[VALUES];
+            x_values<VALUES>(xv, x + (size_t)r * (size_t)w.cols, at * VALUES, w.cols, aligned);
+#pragma unroll
+            for (int o = 0; o < VECTOR_OUTPUTS; o++)
+#pragma unroll
+                for (int i = 0; i < VALUES; i++)
+                    sums[o][r] += v[o][i] * xv[i];
+        }
+    }
+    put_sums(map, sums, first, rows);
+}
+
+/* vector_FORMAT_N for N = 1, 2, 4, 8 rows of x at most */
+#define VECTOR_BYTES(format, N)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
+        vector_##format##_##N(card_maps maps, const void *q, const void *scales, int rows)                            \
+    {                                                                                                                  \
+        vector_bytes<format_##format, N>(maps, (const int4 *)q, (const float2 *)scales, rows);                         \
+    }
+#define VECTOR_FLOATS(format, N)                                                                                       \
+    extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
+        vector_##format##_##N(card_maps maps, const void *x, const void *unused, int rows)                            \
+    {                                                                                                                  \
+        (void)unused;                                                                                                  \
+        vector_floats<format_##format, N>(maps, (const float *)x, rows);                                               \
+    }
+#define VECTOR_NUMBERS(KIND, format) KIND(format, 1) KIND(format, 2) KIND(format, 4) KIND(format, 8)
+VECTOR_NUMBERS(VECTOR_FLOATS, f32)
+VECTOR_NUMBERS(VECTOR_FLOATS, f16)
+VECTOR_NUMBERS(VECTOR_FLOATS, bf16)
+VECTOR_NUMBERS(VECTOR_BYTES, q8)
+VECTOR_NUMBERS(VECTOR_BYTES, q8m)
+VECTOR_NUMBERS(VECTOR_BYTES, q4)
+VECTOR_NUMBERS(VECTOR_BYTES, q4k)
+VECTOR_NUMBERS(VECTOR_BYTES, q5k)
+VECTOR_NUMBERS(VECTOR_BYTES, q6k)
+
+#endif

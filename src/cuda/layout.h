@@ -1,0 +1,175 @@
+/* How weights lie in a card's memory, and what its kernels take: shared by the host (C) and the kernels (CUDA C++).
+ *
+ * Files hold blocks that are not aligned. On the card the parts of a matrix lie in planes of their own, each aligned, so
+ * that every thread of a warp loads its 16 values at once, next to its neighbour's. A unit is 16 values of a row; rows
+ * are filled up with zeros to a multiple of 64 values. Nothing is rounded and, but for the filling, nothing grows; Q5_0
+ * becomes Q8 and Q4_1, Q5_1 become Q8M, which are seldom seen. */
+#ifndef WARD_CUDA_LAYOUT_H
+#define WARD_CUDA_LAYOUT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    UNIT = 16,       /* values */
+    ROW_STEP = 64,   /* rows are filled up to a multiple of so many values */
+    PLANE_ALIGN = 256,
+    VECTOR_ROWS = 8, /* rows of x that go by matrix times vector: GEMV_MAX_N */
+    MAPS = 3,        /* linear maps of one launch */
+};
+
+enum card_format {
+    CARD_F32,
+    CARD_F16,
+    CARD_BF16,
+    CARD_Q8,  /* d q: int8; d float16 for 2 units */
+    CARD_Q8M, /* d q + m: int8; d, m float16 for 2 units */
+    CARD_Q4,  /* d (q - 8): 4 bits; d float16 for 2 units */
+    CARD_Q4K, /* d s q - dmin m: 4 bits; a header for 16 units */
+    CARD_Q5K, /* the same, with a fifth bit */
+    CARD_Q6K, /* d s (q - 32): 4 bits and 2 above them; s int8 for a unit, d float16 for 16 */
+    CARD_FORMATS,
+};
+
+/* Bytes of each plane. low: a unit's floats, int8 or halves of bytes. Halves: byte b of word w holds the values 8w + b
+ * (low half) and 8w + 4 + b (high half). high: bits above the low four, value i's at bit i (Q5K) or 2i (Q6K). */
+struct card_planes {
+    int low, high;        /* of a unit */
+    int scale, per_scale; /* of a scale, and the units that share it; 0: none */
+    int super, per_super; /* of what stands above the scales */
+};
+
+static const struct card_planes card_planes[CARD_FORMATS] = {
+    /* CARD_F32 */ {64, 0, 0, 1, 0, 1},
+    /* CARD_F16 */ {32, 0, 0, 1, 0, 1},
+    /* CARD_BF16 */ {32, 0, 0, 1, 0, 1},
+    /* CARD_Q8 */ {16, 0, 2, 2, 0, 1},
+    /* CARD_Q8M */ {16, 0, 4, 2, 0, 1},
+    /* CARD_Q4 */ {8, 0, 2, 2, 0, 1},
+    /* CARD_Q4K */ {8, 0, 0, 1, 16, 16},
+    /* CARD_Q5K */ {8, 2, 0, 1, 16, 16},
+    /* CARD_Q6K */ {8, 4, 1, 1, 2, 16},
+};
+
+/* The header of 16 units of Q4K and Q5K. Scale s and minimum m of units 2g and 2g + 1: the low four bits in the halves of
+ * low[g], the two above them in bits 4g, 4g + 1 (s) and 4g + 2, 4g + 3 (m) of high. */
+struct card_super {
+    uint16_t d, dmin; /* float16 */
+    uint8_t low[8];
+    uint32_t high;
+};
+
+struct card_matrix {
+    const uint8_t *low, *high, *scale, *super;
+    int format, rows, cols, units; /* units of a row */
+};
+
+static inline int card_units(int cols)
+{
+    return (cols + ROW_STEP - 1) / ROW_STEP * (ROW_STEP / UNIT);
+}
+
+/* The planes of a matrix that begins at `at`, and where they end. */
+static inline struct card_matrix card_lay_out(const void *at, int format, int rows, int cols, size_t *end)
+{
+    const struct card_planes *p = &card_planes[format];
+    const size_t units = (size_t)card_units(cols), n = (size_t)rows;
+    const size_t sizes[4] = {
+        n * units * (size_t)p->low,
+        n * units * (size_t)p->high,
+        n * (units / (size_t)p->per_scale) * (size_t)p->scale,
+        n * (units / (size_t)p->per_super) * (size_t)p->super,
+    };
+    const uint8_t *starts[4];
+    size_t offset = 0;
+    for (int i = 0; i < 4; i++) {
+        starts[i] = (const uint8_t *)at + offset;
+        offset += (sizes[i] + PLANE_ALIGN - 1) / PLANE_ALIGN * PLANE_ALIGN;
+    }
+    *end = offset;
+    struct card_matrix m;
+    m.low = starts[0];
+    m.high = starts[1];
+    m.scale = starts[2];
+    m.super = starts[3];
+    m.format = format;
+    m.rows = rows;
+    m.cols = cols;
+    m.units = (int)units;
+    return m;
+}
+
+/* One map of a launch: out [rows][w.rows] = x w^T + bias. */
+struct card_map {
+    struct card_matrix w;
+    float *out;
+    const float *bias; /* or NULL */
+    int first_block;   /* of the launch */
+};
+
+struct card_maps {
+    struct card_map map[MAPS];
+    int n;
+};
+
+/* Rows of x as the kernels of matrices take them. */
+enum {
+    X_WHOLE = 1, /* bf16 */
+    X_PARTS = 2, /* bf16 and what it left, in bf16: 16 bits of a float's 24 */
+};
+
+struct card_attention {
+    float *out;
+    const float *q;
+    const uint16_t *k, *v; /* float16 [n_kv_heads][capacity][head_dim] */
+    int rows, n_heads, n_kv_heads, head_dim, capacity;
+    const int *lo, *hi; /* [rows] */
+    float scale;
+    float *partial; /* [rows][n_heads][splits][head_dim + 2]: sums, then the largest score and the sum of weights */
+    int splits;
+};
+
+struct card_choice { /* of engine/backend.h */
+    int32_t id;
+    float logit;
+    double log_sum;
+};
+
+struct card_choice_part {
+    float logit;
+    int32_t id;
+    double sum; /* of exp(x - logit) */
+};
+
+enum {
+    ROW_THREADS = 256,    /* of a block that takes a row */
+    VECTOR_THREADS = 128, /* of matrix times vector: each warp takes VECTOR_OUTPUTS rows of the weights */
+    VECTOR_OUTPUTS = 2,
+    MATRIX_THREADS = 256,
+    MATRIX_ROWS = 128,    /* of x in a tile */
+    MATRIX_OUTPUTS = 128, /* rows of the weights in a tile */
+    MATRIX_DEPTH = 32,    /* values of a step */
+    MATRIX_STAGES = 3,
+    MATRIX_PITCH = MATRIX_DEPTH + 8, /* of a row in shared memory: ldmatrix meets each bank once */
+    MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_PITCH * 2,
+    FLASH_ROWS = 64,      /* queries of a block */
+    FLASH_THREADS = 128,
+    SPLIT_KEYS = 64,      /* keys of a step of attention of few rows */
+    CHOICE_BLOCKS = 64,   /* parts of a row of logits */
+};
+
+/* Heads are filled up with zeros to one of these. */
+#define FLASH_HEADS(F) F(32) F(64) F(80) F(128) F(256)
+/* Keys of a step. */
+static inline int flash_keys(int head)
+{
+    return head > 128 ? 32 : 64;
+}
+static inline int flash_shared(int head)
+{
+    return (FLASH_ROWS + 2 * flash_keys(head)) * (head + 8) * 2;
+}
+
+#define CARD_FORMAT_NAMES(F) F(f32) F(f16) F(bf16) F(q8) F(q8m) F(q4) F(q4k) F(q5k) F(q6k)
+
+#endif

@@ -1,0 +1,458 @@
+/* An NVIDIA card as a backend: its operations are the kernels of src/cuda/kernels. */
+#include "engine/backend.h"
+
+#include "cuda/card.h"
+#include "kernels/kernels.h"
+
+#include <stdlib.h>
+
+_Static_assert((int)VECTOR_ROWS == (int)GEMV_MAX_N, "as many rows as the engine hands over at once");
+_Static_assert(sizeof(struct choice) == sizeof(struct card_choice), "what kernels write is what the engine reads");
+
+struct backend_cuda {
+    struct backend base;
+    struct card *card;
+    struct card_choice_part *choice_parts; /* [VECTOR_ROWS][CHOICE_BLOCKS] */
+};
+
+static struct card *card_of(struct backend *be)
+{
+    return ((struct backend_cuda *)be)->card;
+}
+
+static unsigned blocks(size_t n, size_t of)
+{
+    return (unsigned)((n + of - 1) / of);
+}
+
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+#define LAUNCH(be, kernel, x, y, z, threads, shared, ...)                                                              \
+    card_launch(card_of(be), kernel, (struct card_grid){x, y, z}, threads, shared, (void *[]){__VA_ARGS__})
+
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static void cuda_close(struct backend *be)
+{
+    card_release(card_of(be), ((struct backend_cuda *)be)->choice_parts);
+    free(be);
+}
+
+static void cuda_used(struct backend *be, size_t *now, size_t *peak)
+{
+    card_used(card_of(be), now, peak);
+}
+
+static int cuda_alloc(struct backend *be, void **out, size_t bytes, const char *what, struct ward_error *err)
+{
+    return card_alloc(card_of(be), out, bytes, what, err);
+}
+
+static void cuda_release(struct backend *be, void *buffer)
+{
+    card_release(card_of(be), buffer);
+}
+
+static void cuda_write(struct backend *be, void *to, const void *from, size_t bytes)
+{
+    card_write(card_of(be), to, from, bytes);
+}
+
+static void cuda_read(struct backend *be, void *to, const void *from, size_t bytes)
+{
+    card_read(card_of(be), to, from, bytes);
+}
+
+static void cuda_copy(struct backend *be, void *to, const void *from, size_t bytes)
+{
+    card_copy(card_of(be), to, from, bytes);
+}
+
+static int cuda_finish(struct backend *be, struct ward_error *err)
+{
+    return card_finish(card_of(be), err);
+}
+
+static bool cuda_begin(struct backend *be, void **recording)
+{
+    return card_begin(card_of(be), recording);
+}
+
+static void cuda_end(struct backend *be, void **recording)
+{
+    card_end(card_of(be), recording);
+}
+
+static void cuda_forget(struct backend *be, void **recording)
+{
+    card_forget(card_of(be), recording);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+static const enum card_format formats[TENSOR_TYPES] = {
+    [TENSOR_F32] = CARD_F32,  [TENSOR_F16] = CARD_F16,  [TENSOR_BF16] = CARD_BF16, [TENSOR_Q8_0] = CARD_Q8,
+    [TENSOR_Q4_0] = CARD_Q4,  [TENSOR_Q4_1] = CARD_Q8M, [TENSOR_Q5_0] = CARD_Q8,   [TENSOR_Q5_1] = CARD_Q8M,
+    [TENSOR_Q4_K] = CARD_Q4K, [TENSOR_Q5_K] = CARD_Q5K, [TENSOR_Q6_K] = CARD_Q6K,
+};
+
+/* A placed matrix as kernels take it. */
+static struct card_matrix matrix_of(const struct tensor *t)
+{
+    size_t end;
+    return card_lay_out(t->data, (int)formats[t->type], t->rows, t->cols, &end);
+}
+
+static size_t cuda_placed_bytes(struct backend *be, const struct tensor *from)
+{
+    (void)be;
+    size_t end;
+    (void)card_lay_out(NULL, (int)formats[from->type], from->rows, from->cols, &end);
+    return end;
+}
+
+/* The kernel that unpacks a type, and what it takes last: bytes of a float, or the kind of a block of 32. */
+static enum card_kernel place_kernel(enum tensor_type type, int *argument)
+{
+    enum { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 }; /* of place.cuh */
+    switch (type) {
+    case TENSOR_Q8_0: *argument = Q8_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q4_0: *argument = Q4_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q4_1: *argument = Q4_1; return KERNEL_place_blocks_32;
+    case TENSOR_Q5_0: *argument = Q5_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q5_1: *argument = Q5_1; return KERNEL_place_blocks_32;
+    case TENSOR_Q4_K:
+    case TENSOR_Q5_K: return KERNEL_place_blocks_k;
+    case TENSOR_Q6_K: return KERNEL_place_q6_k;
+    default: *argument = (int)tensor_bytes(type, 1); return KERNEL_place_floats;
+    }
+}
+
+static void cuda_place(struct backend *be, void *at, const struct tensor *from)
+{
+    const size_t row_bytes = tensor_row_bytes(from);
+    if (tensor_is_float(from->type) && from->cols % ROW_STEP == 0) {
+        card_stream(card_of(be), at, from->data, (size_t)from->rows * row_bytes);
+        return;
+    }
+    size_t end;
+    struct card_matrix w = card_lay_out(at, (int)formats[from->type], from->rows, from->cols, &end);
+    int argument = 0;
+    const enum card_kernel kernel = place_kernel(from->type, &argument);
+    const int most = (int)(CARD_PIECE / row_bytes);
+    for (int first = 0; first < from->rows; first += most) {
+        int rows = min_int(most, from->rows - first);
+        /* The piece belongs to the kernel that follows it. */
+        card_lock(card_of(be));
+        void *piece = card_piece(card_of(be), tensor_row(from, first), (size_t)rows * row_bytes);
+        LAUNCH(be, kernel, blocks((size_t)rows * (size_t)w.units, ROW_THREADS), 1, 1, ROW_THREADS, 0, &w, &piece, &first,
+               &rows, &argument);
+        card_unlock(card_of(be));
+    }
+}
+
+/* ---- linear maps ------------------------------------------------------------------------------------------------- */
+
+enum { X8_BYTES = sizeof(int32_t[4]) + sizeof(float[2]) }; /* a unit of x as quantize_rows makes it */
+
+static size_t cuda_packed_size(struct backend *be, int rows, int cols)
+{
+    (void)be;
+    const size_t units = (size_t)card_units(cols);
+    const size_t few = (size_t)min_int(rows, VECTOR_ROWS) * units * X8_BYTES;
+    const size_t many = rows > VECTOR_ROWS ? (size_t)rows * units * UNIT * X_PARTS * sizeof(uint16_t) : 0;
+    return few > many ? few : many;
+}
+
+static bool is_quantized(const struct linear *map)
+{
+    return !tensor_is_float(map->w->type);
+}
+
+/* Maps that follow one another in one format are one launch. */
+static void linear_few(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+{
+    int cols = maps->w->cols, units = card_units(cols);
+    void *q = packed, *scales = (char *)packed + (size_t)rows * (size_t)units * sizeof(int32_t[4]);
+    bool quantized = false;
+    for (int i = 0; i < n; i++)
+        quantized |= is_quantized(&maps[i]);
+    if (quantized)
+        LAUNCH(be, KERNEL_quantize_rows, blocks((size_t)units, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0, &q,
+               &scales, &x, &cols, &units);
+    const int size = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3;
+    for (int i = 0; i < n;) {
+        struct card_maps launch = {.n = 0};
+        const int format = (int)formats[maps[i].w->type];
+        const bool bytes = is_quantized(&maps[i]);
+        unsigned total = 0;
+        for (; i < n && launch.n < MAPS && (int)formats[maps[i].w->type] == format; i++) {
+            launch.map[launch.n++] = (struct card_map){matrix_of(maps[i].w), maps[i].out, maps[i].bias, (int)total};
+            total += blocks((size_t)maps[i].w->rows, VECTOR_THREADS / 32 * VECTOR_OUTPUTS);
+        }
+        const void *input = bytes ? q : (const void *)x;
+        LAUNCH(be, (enum card_kernel)(KERNEL_vector_f32_1 + 4 * format + size), total, 1, 1, VECTOR_THREADS, 0, &launch,
+               &input, &scales, &rows);
+    }
+}
+
+/* Parts of x and of the weights: engine/backend.h's `exact`. What is quantized is bf16 at its best. */
+static int x_parts(const struct linear *map)
+{
+    return map->exact && !is_quantized(map) ? X_PARTS : X_WHOLE;
+}
+
+static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+{
+    int cols = maps->w->cols, units = card_units(cols), packed_parts = 0;
+    for (int i = 0; i < n; i++) {
+        int parts = x_parts(&maps[i]), w_parts = parts == X_PARTS && maps[i].w->type != TENSOR_BF16 ? X_PARTS : X_WHOLE;
+        if (parts != packed_parts)
+            LAUNCH(be, KERNEL_pack_rows, blocks((size_t)units * (UNIT / 2), ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
+                   &packed, &x, &cols, &units, &parts);
+        packed_parts = parts;
+        struct card_map map = {matrix_of(maps[i].w), maps[i].out, maps[i].bias, 0};
+        LAUNCH(be, (enum card_kernel)(KERNEL_matrix_f32 + map.w.format), blocks((size_t)map.w.rows, MATRIX_OUTPUTS),
+               blocks((size_t)rows, MATRIX_ROWS), 1, MATRIX_THREADS, MATRIX_SHARED, &map, &packed, &rows, &parts,
+               &w_parts);
+    }
+}
+
+static void cuda_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+{
+    if (rows <= VECTOR_ROWS)
+        linear_few(be, x, rows, maps, n, packed);
+    else
+        linear_many(be, x, rows, maps, n, packed);
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+static void cuda_embed(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
+                       float scale)
+{
+    struct card_matrix w = matrix_of(table);
+    if (rows)
+        LAUNCH(be, KERNEL_embed, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &w, &ids, &scale);
+}
+
+static void cuda_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
+                          float eps)
+{
+    LAUNCH(be, KERNEL_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &cols, &eps);
+}
+
+static void cuda_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
+                              float eps)
+{
+    LAUNCH(be, KERNEL_add_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &residual, &x, &weight, &cols, &eps);
+}
+
+static void cuda_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
+                            int rows, int cols, float eps)
+{
+    LAUNCH(be, KERNEL_layer_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &bias, &cols, &eps);
+}
+
+static void cuda_gelu(struct backend *be, float *x, size_t n)
+{
+    LAUNCH(be, KERNEL_gelu, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &n);
+}
+
+static void cuda_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, size_t n)
+{
+    LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &gate, &up, &n);
+}
+
+static void cuda_add(struct backend *be, float *x, const float *y, size_t n)
+{
+    LAUNCH(be, KERNEL_add, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &y, &n);
+}
+
+static void cuda_add_table(struct backend *be, float *x, const struct tensor *table)
+{
+    struct card_matrix w = matrix_of(table);
+    LAUNCH(be, KERNEL_add_table, (unsigned)table->rows, 1, 1, ROW_THREADS, 0, &x, &w);
+}
+
+static void cuda_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight,
+                             float eps, const float *cosine, const float *sine)
+{
+    LAUNCH(be, KERNEL_norm_rotate, (unsigned)heads, (unsigned)rows, 1, ROW_THREADS / 2, 0, &x, &head_dim, &weight, &eps,
+           &cosine, &sine);
+}
+
+static void cuda_pool(struct backend *be, float *out, const float *x, int side, int block, int cols)
+{
+    const unsigned squares = (unsigned)(side / block);
+    LAUNCH(be, KERNEL_pool, squares * squares, 1, 1, ROW_THREADS, 0, &out, &x, &side, &block, &cols);
+}
+
+static void cuda_choose(struct backend *be, struct choice *out, const float *logits, int rows, int n, float softcap)
+{
+    struct card_choice_part *parts = ((struct backend_cuda *)be)->choice_parts; /* of all sessions */
+    card_lock(card_of(be));
+    LAUNCH(be, KERNEL_choose_parts, CHOICE_BLOCKS, (unsigned)rows, 1, ROW_THREADS, 0, &parts, &logits, &n, &softcap);
+    LAUNCH(be, KERNEL_choose_whole, 1, 1, 1, 32, 0, &out, &parts, &rows);
+    card_unlock(card_of(be));
+}
+
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+static void cuda_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v,
+                       const int *positions, int rows)
+{
+    struct kv_layer t = *to;
+    LAUNCH(be, KERNEL_store, (unsigned)t.n_heads, (unsigned)rows, 1, ROW_THREADS / 2, 0, &t.k, &t.v, &k, &v, &positions,
+           &t.head_dim, &t.capacity);
+}
+
+/* Enough blocks for one row to fill the card twice: the same for any number of rows. */
+static int splits(struct backend *be, int n_heads)
+{
+    enum { MOST = 64 };
+    const int wanted = 2 * card_info(card_of(be))->multiprocessors / n_heads;
+    return wanted < 1 ? 1 : wanted > MOST ? MOST : wanted;
+}
+
+static size_t cuda_attention_size(struct backend *be, int rows, int n_heads, int head_dim)
+{
+    return (size_t)min_int(rows, VECTOR_ROWS) * (size_t)n_heads * (size_t)splits(be, n_heads) * ((size_t)head_dim + 2) *
+           sizeof(float);
+}
+
+/* The kernel for many rows of this head; CARD_KERNEL_COUNT: none. */
+static enum card_kernel flash_kernel(struct backend *be, int head_dim, unsigned *shared)
+{
+    static const int heads[] = {
+#define HEAD(head) head,
+        FLASH_HEADS(HEAD)
+#undef HEAD
+    };
+    if (head_dim % 8)
+        return CARD_KERNEL_COUNT; /* rows of keys are not copied by 16 bytes */
+    for (int i = 0; i < (int)(sizeof heads / sizeof *heads); i++)
+        if (head_dim <= heads[i] && flash_shared(heads[i]) <= card_info(card_of(be))->shared_bytes) {
+            *shared = (unsigned)flash_shared(heads[i]);
+            return (enum card_kernel)(KERNEL_flash_32 + i);
+        }
+    return CARD_KERNEL_COUNT;
+}
+
+static void attend_few(struct backend *be, struct card_attention *a)
+{
+    const unsigned heads = (unsigned)a->n_heads, rows = (unsigned)a->rows;
+    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, 128, (unsigned)(2 * a->head_dim) * sizeof(float), a);
+    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, 128, 0, a);
+}
+
+static void cuda_attention(struct backend *be, const struct attention *a)
+{
+    struct card_attention c = {
+        .out = a->out,
+        .q = a->q,
+        .k = a->k,
+        .v = a->v,
+        .rows = a->rows,
+        .n_heads = a->n_heads,
+        .n_kv_heads = a->n_kv_heads,
+        .head_dim = a->head_dim,
+        .capacity = a->capacity,
+        .lo = a->lo,
+        .hi = a->hi,
+        .scale = a->scale,
+        .partial = a->scratch,
+        .splits = splits(be, a->n_heads),
+    };
+    unsigned shared = 0;
+    const enum card_kernel flash =
+        a->rows > VECTOR_ROWS ? flash_kernel(be, a->head_dim, &shared) : CARD_KERNEL_COUNT;
+    if (flash != CARD_KERNEL_COUNT) {
+        LAUNCH(be, flash, blocks((size_t)a->rows, FLASH_ROWS), (unsigned)a->n_heads, 1, FLASH_THREADS, shared, &c);
+        return;
+    }
+    const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
+    for (int first = 0; first < a->rows; first += VECTOR_ROWS) {
+        struct card_attention part = c;
+        part.rows = min_int(VECTOR_ROWS, a->rows - first);
+        part.out = c.out + (size_t)first * width;
+        part.q = c.q + (size_t)first * width;
+        part.lo = c.lo + first;
+        part.hi = c.hi + first;
+        attend_few(be, &part);
+    }
+}
+
+static const struct backend_ops cuda_ops = {
+    .close = cuda_close,
+    .used = cuda_used,
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .write = cuda_write,
+    .read = cuda_read,
+    .copy = cuda_copy,
+    .finish = cuda_finish,
+    .placed_bytes = cuda_placed_bytes,
+    .place = cuda_place,
+    .begin = cuda_begin,
+    .end = cuda_end,
+    .forget = cuda_forget,
+    .embed = cuda_embed,
+    .packed_size = cuda_packed_size,
+    .linear = cuda_linear,
+    .rms_norm = cuda_rms_norm,
+    .add_rms_norm = cuda_add_rms_norm,
+    .layer_norm = cuda_layer_norm,
+    .gelu = cuda_gelu,
+    .gelu_multiply = cuda_gelu_multiply,
+    .add = cuda_add,
+    .add_table = cuda_add_table,
+    .norm_rotate = cuda_norm_rotate,
+    .store = cuda_store,
+    .attention_size = cuda_attention_size,
+    .attention = cuda_attention,
+    .pool = cuda_pool,
+    .choose = cuda_choose,
+};
+
+int backend_cuda_open(struct backend **out, int index, struct ward_error *err)
+{
+    *out = NULL;
+    struct ward_error why = {0};
+    struct card *card = card_open(index, &why);
+    if (!card) {
+        if (err)
+            *err = why;
+        return why.code;
+    }
+    struct backend_cuda *be = calloc(1, sizeof *be);
+    if (!be)
+        return error_no_memory(err, "the backend", sizeof *be);
+    be->card = card;
+    be->base = (struct backend){
+        .ops = &cuda_ops,
+        .device = "cuda",
+        .device_name = card_info(card)->name,
+        .kernels = card_info(card)->kernels,
+        .threads = 1,
+        .cache_type = TENSOR_F16,
+        .encoder_type = TENSOR_F16,
+    };
+    void *parts;
+    const int rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens", err);
+    if (rc) {
+        free(be);
+        return rc;
+    }
+    be->choice_parts = parts;
+    *out = &be->base;
+    return 0;
+}
+
+bool backend_cuda_load(void)
+{
+    return card_load_driver();
+}

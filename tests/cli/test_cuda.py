@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""ward on an NVIDIA card as a user has it: test_cuda.py WARD. Prints TAP; needs Python's standard library. The driver and the
+card are emulated (tests/cuda), which can also be made to fail."""
+import ctypes
+import json
+import os
+import sys
+
+from harness import MODELS, PHANTOM, WARD, Skip, answer, equal, misused, refused, run, run_tests, succeeds, test
+
+FILM = os.path.join(os.path.dirname(os.path.dirname(PHANTOM)), "examples", "phantom-effusion.png")
+QUESTION = "Describe this X-ray."
+TEXT = os.path.join(MODELS, "text")
+DRIVER = os.path.join(os.path.dirname(WARD), "tests", "cuda")
+
+
+def emulated(**more):
+    """The environment in which ward finds the emulated driver; names in small letters: WARD_EMULATED_..."""
+    if not os.path.exists(os.path.join(DRIVER, "libcuda.so.1")):
+        raise Skip("the emulated driver was not built")
+    environment = {**os.environ, "LD_LIBRARY_PATH": DRIVER}
+    environment.update({f"WARD_EMULATED_{name.upper()}": value for name, value in more.items()})
+    return environment
+
+
+def has_kernels():
+    done = run("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env=emulated())
+    if b"has no kernels for NVIDIA cards" in done.stderr:
+        raise Skip("this build has no kernels for NVIDIA cards: nvcc is not here")
+
+
+@test
+def a_card_gives_the_answer_of_the_processor():
+    has_kernels()
+    arguments = ("-m", PHANTOM, "-i", FILM, QUESTION)
+    on_card, on_cpu = (answer(*arguments, "--device", device, env=emulated()) for device in ("cuda", "cpu"))
+    equal(on_card["text"], on_cpu["text"], "the answer")
+    equal((on_card["device"], on_card["device_name"], on_card["kernels"]), ("cuda", "Emulated Card", "sm_86"), "the device")
+    equal(on_cpu["device"], "cpu", "the device")
+    assert "device_name" not in on_cpu and on_cpu["memory"]["device_bytes"] == 0, on_cpu
+    assert on_card["memory"]["device_bytes"] > 32 << 20, on_card["memory"]
+
+
+@test
+def the_lock_holds_with_a_card():
+    has_kernels()
+    state = answer("-m", TEXT, "--device", "cuda", "-n", "2", "Hi", env=emulated())["offline"]
+    assert state["enforced"] and state["seccomp"] and state["landlock"], state
+
+
+@test
+def auto_takes_a_card_and_a_mask_takes_the_processor():
+    has_kernels()
+    equal(answer("-m", TEXT, "-n", "1", "Hi", env=emulated())["device"], "cuda", "without an option")
+    equal(answer("-m", TEXT, "-n", "1", "Hi", "--cpu-mask", "none", env=emulated())["device"], "cpu", "with a mask")
+    equal(answer("-m", TEXT, "-n", "1", "Hi", "--device", "cuda:0", env=emulated())["device"], "cuda", "by its number")
+
+
+@test
+def auto_says_why_it_does_not_take_a_card():
+    has_kernels()
+    for failing, words in (({"fail": "capability"}, "compute capability 6.6; ward needs 7.5"),
+                           ({"fail": "none"}, "finds no card"), ({"memory": "33"}, "of its 35 MB 1 are free"),
+                           ({"fail": "init"}, "does not start"), ({"fail": "image"}, "does not take ward's kernels")):
+        done = run("run", "-m", PHANTOM, "-n", "1", "Hi", env=emulated(**failing))
+        equal(done.returncode, 0, f"exit status with {failing} ({done.stderr})")
+        assert b"the processor computes: " in done.stderr and words.encode() in done.stderr, done.stderr
+
+
+@test
+def a_card_that_was_asked_for_and_fails_is_an_error():
+    has_kernels()
+    for failing, words in (({"fail": "capability"}, "compute capability"), ({"fail": "none"}, "finds no card"),
+                           ({"memory": "16"}, "to begin with"), ({"memory": "33"}, "takes"), ({"fail": "init"}, "does not start"),
+                           ({"fail": "image"}, "does not take ward's kernels")):
+        refused("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env=emulated(**failing), words=words)
+    refused("run", "-m", TEXT, "--device", "cuda:3", "-n", "1", "Hi", env=emulated(), words="there is no card 3")
+
+
+@test
+def an_answer_that_a_card_did_not_finish_is_no_answer():
+    has_kernels()
+    for launch in ("1", "30", "150", "260"): # in the weights, the encoder, the prompt, a step
+        done = run("run", "-m", PHANTOM, "-i", FILM, "--device", "cuda", "--json", QUESTION, env=emulated(fail=f"launch:{launch}"))
+        equal(done.returncode, 1, f"exit status when launch {launch} fails")
+        assert not done.stdout and b"CUDA_ERROR_LAUNCH_FAILED" in done.stderr, done
+        equal(len(done.stderr.splitlines()), 1, f"lines of {done.stderr!r}")
+
+
+@test
+def without_a_driver_the_processor_computes_in_silence():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        pass
+    else:
+        raise Skip("this machine has NVIDIA's driver")
+    done = run("run", "-m", TEXT, "-n", "1", "Hi")
+    equal((done.returncode, done.stderr), (0, b""), "auto")
+    refused("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", words="no NVIDIA driver: libcuda.so.1 was not found")
+    misused("run", "-m", TEXT, "--device", "cuda:", "Hi", words="auto, cpu, cuda or cuda:N")
+
+
+@test
+def drafts_and_drawn_answers_are_repeatable():
+    has_kernels()
+    drawn = ["-m", TEXT, "-n", "12", "--temp", "1", "--seed", "5", "--ignore-eos", "--device", "cuda", "the the the"]
+    first = answer(*drawn, env=emulated())["ids"]
+    equal(answer(*drawn, env=emulated(order="reverse"))["ids"], first, "the same seed")
+    greedy = ["-m", TEXT, "-n", "12", "--ignore-eos", "--device", "cuda", "the the the"]
+    equal(answer(*greedy, "--draft-max", "7", env=emulated())["ids"], answer(*greedy, "--draft-max", "0", env=emulated())["ids"],
+          "with drafts and without")
+
+
+@test
+def bench_measures_a_card():
+    has_kernels()
+    document = json.loads(succeeds("bench", "-m", TEXT, "-i", "none", "-r", "1", "--warmups", "1", "-n", "2", "--device", "cuda,cpu",
+                                   "--no-cold", "-o", "json", env=emulated()))
+    on_card, on_cpu = document["results"]
+    equal((on_card["device"], on_card["device_name"], on_cpu["device"]), ("cuda", "Emulated Card", "cpu"), "devices")
+    memory = on_card["memory"]
+    assert 0 < memory["load_peak"]["device"] < memory["steady"]["device"], memory
+    equal(on_cpu["memory"]["steady"]["device"], 0, "memory of a card without one")
+
+
+if __name__ == "__main__":
+    sys.exit(run_tests())

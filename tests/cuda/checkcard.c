@@ -1,0 +1,599 @@
+/* Every operation of an NVIDIA card against loops in double precision: `checkcard` prints TAP. Whichever driver is found is
+ * asked, a card's or the emulated one (LD_LIBRARY_PATH=build/tests/cuda). --seed N for other numbers, --only TEXT. */
+#include "kernels/harness.h"
+
+#include "base/half.h"
+#include "engine/backend.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct backend *card;
+
+/* ---- to the card and back ---------------------------------------------------------------------------------------- */
+
+enum { MOST_PLACED = 64 };
+static void *placed[MOST_PLACED];
+static int n_placed;
+
+static void *on_card(const void *host, size_t bytes)
+{
+    struct ward_error err;
+    void *at;
+    if (n_placed == MOST_PLACED || card->ops->alloc(card, &at, bytes, "a test", &err)) {
+        printf("Bail out! %s\n", err.text);
+        exit(1);
+    }
+    placed[n_placed++] = at;
+    if (host)
+        card->ops->write(card, at, host, bytes);
+    return at;
+}
+
+static struct tensor matrix_on_card(const struct tensor *t)
+{
+    struct tensor out = *t;
+    void *at = on_card(NULL, card->ops->placed_bytes(card, t));
+    card->ops->place(card, at, t);
+    out.data = at;
+    return out;
+}
+
+/* What the card has at `at`; false when an operation failed. */
+static bool fetch(void *host, const void *at, size_t bytes)
+{
+    struct ward_error err;
+    card->ops->read(card, host, at, bytes);
+    return card->ops->finish(card, &err) == 0 || fail("%s", err.text);
+}
+
+static void release_all(void)
+{
+    while (n_placed)
+        card->ops->release(card, placed[--n_placed]);
+    buffers_release();
+}
+
+static float *random_floats(size_t n)
+{
+    float *out = float_buffer(n);
+    random_fill(out, n);
+    return out;
+}
+
+/* ---- linear maps ------------------------------------------------------------------------------------------------- */
+
+static float to_bf16(float x)
+{
+    return bf16_to_float(bf16_from_float(x));
+}
+
+/* A row of x as quantize_rows leaves it: int8 in units of 16. */
+static void round_units(float *x, int cols)
+{
+    for (int first = 0; first < cols; first += 16) {
+        float most = 0;
+        for (int i = first; i < first + 16 && i < cols; i++)
+            most = fmaxf(most, fabsf(x[i]));
+        const float scale = most / 127, inverse = most > 0 ? 127 / most : 0;
+        for (int i = first; i < first + 16 && i < cols; i++)
+            x[i] = scale * rintf(x[i] * inverse);
+    }
+}
+
+struct product {
+    enum tensor_type type;
+    int rows, cols, outputs;
+    bool exact;
+};
+
+/* What the card multiplies: of the value its parts. Two parts of each give three products, without the smallest. */
+static double product_of(const struct product *p, float x, float w)
+{
+    if (p->rows <= GEMV_MAX_N)
+        return (double)x * (double)w;
+    const float x0 = to_bf16(x), w0 = to_bf16(w);
+    double sum = (double)x0 * (double)w0;
+    if (p->exact && tensor_is_float(p->type)) {
+        sum += (double)to_bf16(x - x0) * (double)w0;
+        sum += (double)x0 * (double)to_bf16(w - w0);
+    }
+    return sum;
+}
+
+static bool check_product(const struct product *p, const float *x, const float *w, const float *bias, const float *out)
+{
+    float *rounded = float_buffer((size_t)p->cols), *of_w = float_buffer((size_t)p->cols);
+    for (int r = 0; r < p->rows; r++) {
+        memcpy(rounded, x + (size_t)r * (size_t)p->cols, (size_t)p->cols * sizeof *x);
+        if (p->rows <= GEMV_MAX_N && !tensor_is_float(p->type))
+            round_units(rounded, p->cols);
+        for (int o = 0; o < p->outputs; o++) {
+            const float *row = w + (size_t)o * (size_t)p->cols;
+            double sum = (double)bias[o], absolute = fabs(sum);
+            magnitudes(p->type, of_w, row, p->cols);
+            for (int i = 0; i < p->cols; i++) {
+                sum += product_of(p, rounded[i], row[i]);
+                absolute += fabs((double)rounded[i]) * (double)of_w[i];
+            }
+            /* Quantized weights are d q + m in float32 before they are rounded to bf16: now and then to its other side. */
+            const double other_side = p->rows > GEMV_MAX_N && !tensor_is_float(p->type) ? 0x1p-12 : 0;
+            if (!near("linear", r * p->outputs + o, (double)out[r * p->outputs + o], sum,
+                      (2 * SUM_BOUND(p->cols) + other_side) * absolute))
+                return fail("%s, %d rows, %d to %d%s", tensor_type_name(p->type), p->rows, p->cols, p->outputs,
+                            p->exact ? ", exact" : "");
+        }
+    }
+    return true;
+}
+
+/* Three maps of one input: of the type, of bf16, of the type again. */
+static bool check_maps(enum tensor_type type, int rows, int cols_least, int outputs, bool exact)
+{
+    enum { N = 3 };
+    const int cols = whole_blocks(type, cols_least), n_out[N] = {outputs, outputs / 2 + 1, 3};
+    const float *x = random_floats((size_t)rows * (size_t)cols);
+    struct tensor weights[N];
+    struct linear maps[N];
+    float *w[N], *bias[N];
+    for (int i = 0; i < N; i++) {
+        const enum tensor_type of = i == 1 ? TENSOR_BF16 : type;
+        w[i] = float_buffer((size_t)n_out[i] * (size_t)cols);
+        bias[i] = random_floats((size_t)n_out[i]);
+        const struct tensor host = {random_matrix(of, n_out[i], cols, i == 0, w[i]), of, n_out[i], cols};
+        weights[i] = matrix_on_card(&host);
+        maps[i] = (struct linear){.out = on_card(NULL, (size_t)rows * (size_t)n_out[i] * sizeof(float)),
+                                  .w = &weights[i],
+                                  .bias = on_card(bias[i], (size_t)n_out[i] * sizeof(float)),
+                                  .exact = exact};
+    }
+    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols));
+    const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
+    card->ops->linear(card, input, rows, maps, N, packed);
+    bool ok = true;
+    for (int i = 0; ok && i < N; i++) {
+        const struct product p = {i == 1 ? TENSOR_BF16 : type, rows, cols, n_out[i], exact};
+        const size_t n = (size_t)rows * (size_t)n_out[i];
+        float *out = float_buffer(n), *alone = float_buffer((size_t)n_out[i]);
+        ok = fetch(out, maps[i].out, n * sizeof *out) && check_product(&p, x, w[i], bias[i], out);
+        /* A row of few is the same bits alone. */
+        for (int r = 0; ok && rows > 1 && rows <= GEMV_MAX_N && r < rows; r += rows - 1) {
+            card->ops->linear(card, input + (size_t)r * (size_t)cols, 1, &maps[i], 1, packed);
+            ok = fetch(alone, maps[i].out, (size_t)n_out[i] * sizeof *alone) &&
+                 (memcmp(alone, out + (size_t)r * (size_t)n_out[i], (size_t)n_out[i] * sizeof *alone) == 0 ||
+                  fail("row %d of %d gives other bits alone", r, rows));
+        }
+    }
+    release_all();
+    return ok;
+}
+
+static bool linear_of(enum tensor_type type)
+{
+    static const int shapes[][3] = {
+        {1, 1, 1}, {1, 37, 11}, {1, 1100, 70}, {2, 72, 9}, {3, 588, 40}, {4, 64, 17}, {5, 260, 33}, {8, 2048, 20},
+        {9, 33, 20}, {64, 300, 130}, {130, 64, 129}, {300, 72, 40}, {17, 1300, 5},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        if (!check_maps(type, shapes[i][0], shapes[i][1], shapes[i][2], i % 2 == 1))
+            return false;
+    return true;
+}
+
+#define LINEAR(name, type)                                                                                             \
+    static bool name(void)                                                                                             \
+    {                                                                                                                  \
+        return linear_of(type);                                                                                        \
+    }
+LINEAR(linear_f32, TENSOR_F32)
+LINEAR(linear_f16, TENSOR_F16)
+LINEAR(linear_bf16, TENSOR_BF16)
+LINEAR(linear_q8_0, TENSOR_Q8_0)
+LINEAR(linear_q4_0, TENSOR_Q4_0)
+LINEAR(linear_q4_1, TENSOR_Q4_1)
+LINEAR(linear_q5_0, TENSOR_Q5_0)
+LINEAR(linear_q5_1, TENSOR_Q5_1)
+LINEAR(linear_q4_k, TENSOR_Q4_K)
+LINEAR(linear_q5_k, TENSOR_Q5_K)
+LINEAR(linear_q6_k, TENSOR_Q6_K)
+
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+struct attention_case {
+    int rows, heads, kv_heads, d, capacity, first; /* first: position of the first row */
+    int window, image;                             /* 0: none; rows from a third on see `image` further ones */
+};
+
+static void fill_intervals(const struct attention_case *s, int *positions, int *lo, int *hi)
+{
+    for (int r = 0; r < s->rows; r++) {
+        const int p = s->first + r;
+        positions[r] = p;
+        hi[r] = p + 1;
+        if (s->image && r >= s->rows / 3 && r < s->rows / 3 + s->image)
+            hi[r] = s->first + s->rows / 3 + s->image;
+        lo[r] = s->window && p - s->window + 1 > 0 ? p - s->window + 1 : 0;
+        if (r == s->rows / 2)
+            hi[r] = lo[r]; /* sees nothing */
+    }
+}
+
+/* The row's answer in double precision, of keys and values as the cache holds them. */
+static void attend(double *out, const struct attention_case *s, const float *q, const float *k, const float *v, int lo,
+                   int hi, float scale, int kv_head)
+{
+    double most = -INFINITY, total = 0;
+    double *scores = malloc((size_t)(hi - lo + 1) * sizeof *scores);
+    memset(out, 0, (size_t)s->d * sizeof *out);
+    for (int p = lo; p < hi; p++) {
+        double sum = 0;
+        for (int i = 0; i < s->d; i++)
+            sum += (double)q[i] * (double)k[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
+        scores[p - lo] = sum * (double)scale;
+        most = fmax(most, scores[p - lo]);
+    }
+    for (int p = lo; p < hi; p++) {
+        const double weight = exp(scores[p - lo] - most);
+        total += weight;
+        for (int i = 0; i < s->d; i++)
+            out[i] += weight * (double)v[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
+    }
+    for (int i = 0; i < s->d && total > 0; i++)
+        out[i] /= total;
+    free(scores);
+}
+
+static bool check_attention(const struct attention_case *s)
+{
+    const int length = s->first + s->rows, kv_width = s->kv_heads * s->d, width = s->heads * s->d;
+    const size_t n_kv = (size_t)length * (size_t)kv_width, n = (size_t)s->rows * (size_t)width;
+    float *k = float_buffer(n_kv), *v = float_buffer(n_kv), *q = float_buffer(n), *out = float_buffer(n);
+    for (size_t i = 0; i < n_kv; i++) {
+        k[i] = f16_to_float(f16_from_float(2 * random_float()));
+        v[i] = f16_to_float(f16_from_float(random_float()));
+    }
+    for (size_t i = 0; i < n; i++)
+        q[i] = 2 * random_float();
+    int *positions = buffer((size_t)length * sizeof(int), 0), *lo = buffer((size_t)s->rows * sizeof(int), 0),
+        *hi = buffer((size_t)s->rows * sizeof(int), 0);
+    const size_t cache = (size_t)s->capacity * (size_t)kv_width * 2;
+    struct kv_layer layer = {on_card(NULL, cache), on_card(NULL, cache), TENSOR_F16, s->kv_heads, s->d, s->capacity};
+    const float *card_k = on_card(k, n_kv * sizeof *k), *card_v = on_card(v, n_kv * sizeof *v);
+    for (int p = 0; p < length; p++)
+        positions[p] = p;
+    int *card_positions = on_card(positions, (size_t)length * sizeof(int));
+    for (int p = 0; p < length; p += 7) /* in pieces, so that no slot is written twice at once */
+        card->ops->store(card, &layer, card_k + (size_t)p * (size_t)kv_width, card_v + (size_t)p * (size_t)kv_width,
+                         card_positions + p, length - p < 7 ? length - p : 7);
+    fill_intervals(s, positions, lo, hi);
+    const struct attention a = {
+        .out = on_card(NULL, n * sizeof(float)),
+        .q = on_card(q, n * sizeof(float)),
+        .k = layer.k,
+        .v = layer.v,
+        .type = TENSOR_F16,
+        .rows = s->rows,
+        .n_heads = s->heads,
+        .n_kv_heads = s->kv_heads,
+        .head_dim = s->d,
+        .capacity = s->capacity,
+        .lo = on_card(lo, (size_t)s->rows * sizeof(int)),
+        .hi = on_card(hi, (size_t)s->rows * sizeof(int)),
+        .scale = (float)(1 / sqrt(s->d)),
+        .exact = true,
+        .scratch = on_card(NULL, card->ops->attention_size(card, s->rows, s->heads, s->d)),
+    };
+    card->ops->attention(card, &a);
+    bool ok = fetch(out, a.out, n * sizeof *out);
+    double *expected = malloc((size_t)s->d * sizeof *expected);
+    for (int r = 0; ok && r < s->rows; r++)
+        for (int h = 0; ok && h < s->heads; h++) {
+            const size_t at = ((size_t)r * (size_t)s->heads + (size_t)h) * (size_t)s->d;
+            attend(expected, s, q + at, k, v, lo[r], hi[r], a.scale, h / (s->heads / s->kv_heads));
+            for (int i = 0; ok && i < s->d; i++) /* float16 queries and weights where there are many rows */
+                ok = near("attention", (int)at + i, (double)out[at + (size_t)i], expected[i],
+                          s->rows > GEMV_MAX_N ? 4e-3 : 2e-6);
+        }
+    free(expected);
+    release_all();
+    return ok || fail("%d rows from %d, %d heads on %d of %d, %d slots", s->rows, s->first, s->heads, s->kv_heads, s->d,
+                      s->capacity);
+}
+
+static bool attention(void)
+{
+    static const struct attention_case cases[] = {
+        {1, 4, 2, 16, 40, 0, 0, 0},      {1, 2, 1, 256, 600, 511, 0, 0},  {8, 8, 4, 64, 300, 250, 0, 0},
+        {3, 2, 2, 30, 64, 200, 50, 0},   {5, 4, 1, 72, 128, 400, 100, 0}, {64, 4, 2, 64, 64, 0, 0, 0},
+        {100, 2, 1, 256, 256, 90, 0, 40}, {130, 2, 2, 72, 130, 0, 0, 0},  {70, 4, 2, 32, 200, 300, 100, 30},
+        {33, 2, 1, 128, 80, 100, 40, 0}, {20, 2, 1, 30, 64, 40, 0, 0},    {12, 1, 1, 264, 64, 3, 0, 0},
+        {65, 2, 1, 80, 100, 7, 0, 0},    {40, 2, 1, 24, 64, 9, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (!check_attention(&cases[i]))
+            return false;
+    return true;
+}
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+static bool compare(const char *what, const void *at, const double *expected, const double *bound, size_t n)
+{
+    float *got = float_buffer(n);
+    bool ok = fetch(got, at, n * sizeof *got);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = near(what, (int)i, (double)got[i], expected[i], bound[i]);
+    return ok;
+}
+
+static bool norms_of(int rows, int cols)
+{
+    const size_t n = (size_t)rows * (size_t)cols;
+    float *x = random_floats(n), *residual = random_floats(n), *weight = random_floats((size_t)cols),
+          *bias = random_floats((size_t)cols);
+    double *expected[3], *bound[3];
+    for (int i = 0; i < 3; i++) {
+        expected[i] = buffer(n * sizeof(double), 0);
+        bound[i] = buffer(n * sizeof(double), 0);
+    }
+    for (int r = 0; r < rows; r++) {
+        double sum = 0, squares = 0, spread = 0;
+        for (int c = 0; c < cols; c++) {
+            const double value = (double)x[r * cols + c];
+            sum += value;
+            squares += value * value;
+        }
+        const double mean = sum / cols;
+        for (int c = 0; c < cols; c++)
+            spread += ((double)x[r * cols + c] - mean) * ((double)x[r * cols + c] - mean);
+        const double rms = 1 / sqrt(squares / cols + 1e-6), deviation = 1 / sqrt(spread / cols + 1e-6);
+        for (int c = 0; c < cols; c++) {
+            const size_t at = (size_t)(r * cols + c);
+            const double w = (double)weight[c];
+            expected[0][at] = (double)x[at] * rms * w;
+            expected[1][at] = (double)residual[at] + expected[0][at];
+            expected[2][at] = ((double)x[at] - mean) * deviation * w + (double)bias[c];
+            bound[0][at] = 1e-5 * fabs(expected[0][at]) + 1e-9;
+            bound[1][at] = bound[0][at] + 1e-6 * fabs((double)residual[at]);
+            bound[2][at] = 2e-5 * (fabs((double)x[at]) + fabs(mean)) * deviation * fabs(w) + 1e-6 * fabs((double)bias[c]) + 1e-9;
+        }
+    }
+    float *in = on_card(x, n * sizeof *x), *out = on_card(NULL, n * sizeof *x), *to = on_card(residual, n * sizeof *x);
+    const float *w = on_card(weight, (size_t)cols * sizeof *x), *b = on_card(bias, (size_t)cols * sizeof *x);
+    card->ops->rms_norm(card, out, in, w, rows, cols, 1e-6f);
+    bool ok = compare("rms_norm", out, expected[0], bound[0], n);
+    card->ops->add_rms_norm(card, to, in, w, rows, cols, 1e-6f);
+    ok = ok && compare("add_rms_norm", to, expected[1], bound[1], n);
+    card->ops->layer_norm(card, out, on_card(x, n * sizeof *x), w, b, rows, cols, 1e-6f);
+    ok = ok && compare("layer_norm", out, expected[2], bound[2], n);
+    release_all();
+    return ok || fail("%d rows of %d", rows, cols);
+}
+
+static bool norms(void)
+{
+    return norms_of(1, 1) && norms_of(3, 31) && norms_of(2, 2560) && norms_of(17, 300);
+}
+
+static double gelu(double x)
+{
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+static bool activations(void)
+{
+    enum { N = 1000 };
+    float *x = float_buffer(N), *y = random_floats(N);
+    double *expected = buffer(N * sizeof *expected, 0), *bound = buffer(N * sizeof *bound, 0);
+    for (int i = 0; i < N; i++)
+        x[i] = 8 * random_float();
+    float *in = on_card(x, N * sizeof *x), *out = on_card(NULL, N * sizeof *x);
+    const float *other = on_card(y, N * sizeof *y);
+    for (int i = 0; i < N; i++) {
+        expected[i] = gelu((double)x[i]) * (double)y[i];
+        bound[i] = 2e-6 * (fabs((double)x[i]) + 1) * fabs((double)y[i]);
+    }
+    card->ops->gelu_multiply(card, out, in, other, N);
+    bool ok = compare("gelu_multiply", out, expected, bound, N);
+    for (int i = 0; i < N; i++) {
+        expected[i] = gelu((double)x[i]);
+        bound[i] = 2e-6 * (fabs((double)x[i]) + 1);
+    }
+    card->ops->copy(card, out, in, N * sizeof *x);
+    card->ops->gelu(card, out, N);
+    ok = ok && compare("gelu", out, expected, bound, N);
+    for (int i = 0; i < N; i++) {
+        expected[i] = (double)x[i] + (double)y[i];
+        bound[i] = 1e-6 * fabs(expected[i]) + 1e-9;
+    }
+    card->ops->add(card, in, other, N);
+    ok = ok && compare("add", in, expected, bound, N);
+    release_all();
+    return ok;
+}
+
+static bool rotation(void)
+{
+    enum { ROWS = 5, HEADS = 3, D = 26, N = ROWS * HEADS * D };
+    float *x = random_floats(N), *weight = random_floats(D), *cosine = float_buffer(ROWS * D / 2), *sine = float_buffer(ROWS * D / 2);
+    double *expected = buffer(N * sizeof *expected, 0), *bound = buffer(N * sizeof *bound, 0);
+    for (int i = 0; i < ROWS * D / 2; i++) {
+        cosine[i] = cosf((float)i);
+        sine[i] = sinf((float)i);
+    }
+    for (int h = 0; h < ROWS * HEADS; h++) {
+        double squares = 0;
+        for (int i = 0; i < D; i++)
+            squares += (double)x[h * D + i] * (double)x[h * D + i];
+        const double scale = 1 / sqrt(squares / D + 1e-6);
+        for (int i = 0; i < D / 2; i++) {
+            const double a = (double)x[h * D + i] * scale * (double)weight[i];
+            const double b = (double)x[h * D + D / 2 + i] * scale * (double)weight[D / 2 + i];
+            const double c = (double)cosine[h / HEADS * D / 2 + i], s = (double)sine[h / HEADS * D / 2 + i];
+            expected[h * D + i] = a * c - b * s;
+            expected[h * D + D / 2 + i] = b * c + a * s;
+            bound[h * D + i] = bound[h * D + D / 2 + i] = 1e-5 * (fabs(a) + fabs(b)) + 1e-9;
+        }
+    }
+    float *at = on_card(x, N * sizeof *x);
+    card->ops->norm_rotate(card, at, ROWS, HEADS, D, on_card(weight, D * sizeof *weight), 1e-6f,
+                           on_card(cosine, ROWS * D / 2 * sizeof *cosine), on_card(sine, ROWS * D / 2 * sizeof *sine));
+    const bool ok = compare("norm_rotate", at, expected, bound, N);
+    release_all();
+    return ok;
+}
+
+static bool tables(void)
+{
+    enum { ROWS = 9, IDS = 4 };
+    static const int32_t ids[IDS] = {8, 0, 3, 3};
+    bool ok = true;
+    for (int type = 0; ok && type < TENSOR_TYPES; type++) {
+        const int cols = whole_blocks((enum tensor_type)type, 70);
+        float *values = float_buffer((size_t)(ROWS * cols)), *x = random_floats((size_t)(ROWS * cols));
+        const struct tensor host = {random_matrix((enum tensor_type)type, ROWS, cols, true, values), (enum tensor_type)type, ROWS, cols};
+        const struct tensor table = matrix_on_card(&host);
+        double *expected = buffer((size_t)(ROWS * cols) * sizeof *expected, 0), *bound = buffer((size_t)(ROWS * cols) * sizeof *bound, 0);
+        float *of = float_buffer((size_t)(ROWS * cols));
+        magnitudes((enum tensor_type)type, of, values, ROWS * cols);
+        for (int i = 0; i < IDS * cols; i++) {
+            expected[i] = 3.5 * (double)values[ids[i / cols] * cols + i % cols];
+            bound[i] = 1e-6 * 3.5 * (double)of[ids[i / cols] * cols + i % cols];
+        }
+        float *out = on_card(NULL, (size_t)(IDS * cols) * sizeof *out), *to = on_card(x, (size_t)(ROWS * cols) * sizeof *x);
+        card->ops->embed(card, out, &table, on_card(ids, sizeof ids), IDS, 3.5f);
+        ok = compare("embed", out, expected, bound, (size_t)(IDS * cols));
+        for (int i = 0; i < ROWS * cols; i++) {
+            expected[i] = (double)x[i] + (double)values[i];
+            bound[i] = 1e-6 * (fabs((double)x[i]) + (double)of[i]);
+        }
+        card->ops->add_table(card, to, &table);
+        ok = ok && compare("add_table", to, expected, bound, (size_t)(ROWS * cols));
+        if (!ok)
+            fail("%s", tensor_type_name((enum tensor_type)type));
+        release_all();
+    }
+    return ok;
+}
+
+static bool pooling(void)
+{
+    enum { SIDE = 6, BLOCK = 3, COLS = 37, OUT = (SIDE / BLOCK) * (SIDE / BLOCK) * COLS };
+    float *x = random_floats(SIDE * SIDE * COLS);
+    double *expected = buffer(OUT * sizeof *expected, 0), *bound = buffer(OUT * sizeof *bound, 0);
+    for (int i = 0; i < OUT; i++) {
+        const int square = i / COLS, top = square / 2 * BLOCK, left = square % 2 * BLOCK;
+        expected[i] = bound[i] = 0;
+        for (int k = 0; k < BLOCK * BLOCK; k++) {
+            const double value = (double)x[((top + k / BLOCK) * SIDE + left + k % BLOCK) * COLS + i % COLS];
+            expected[i] += value / (BLOCK * BLOCK);
+            bound[i] += 1e-6 * fabs(value);
+        }
+    }
+    float *out = on_card(NULL, OUT * sizeof *out);
+    card->ops->pool(card, out, on_card(x, SIDE * SIDE * COLS * sizeof *x), SIDE, BLOCK, COLS);
+    const bool ok = compare("pool", out, expected, bound, OUT);
+    release_all();
+    return ok;
+}
+
+static bool choice_of(int rows, int n, float cap)
+{
+    float *logits = float_buffer((size_t)rows * (size_t)n);
+    struct choice *got = buffer((size_t)rows * sizeof *got, 0), *out = on_card(NULL, (size_t)rows * sizeof *got);
+    for (int i = 0; i < rows * n; i++)
+        logits[i] = 12 * random_float();
+    for (int r = 0; r < rows; r++) /* two that are the likeliest: the first is to be taken */
+        logits[r * n + n / 3] = logits[r * n + n - 1] = 13;
+    card->ops->choose(card, out, on_card(logits, (size_t)rows * (size_t)n * sizeof *logits), rows, n, cap);
+    bool ok = fetch(got, out, (size_t)rows * sizeof *got);
+    for (int r = 0; ok && r < rows; r++) {
+        double sum = 0;
+        for (int i = 0; i < n; i++) {
+            const double x = (double)logits[r * n + i];
+            sum += exp(cap > 0 ? (double)cap * tanh(x / (double)cap) : x);
+        }
+        const double most = cap > 0 ? (double)cap * tanh(13 / (double)cap) : 13;
+        ok = (got[r].id == n / 3 || fail("token %d was chosen, expected %d", got[r].id, n / 3)) &&
+             near("logit", r, (double)got[r].logit, most, 1e-5) && near("log_sum", r, got[r].log_sum, log(sum), 1e-5);
+    }
+    release_all();
+    return ok || fail("%d rows of %d logits", rows, n);
+}
+
+static bool choice(void)
+{
+    return choice_of(1, 3, 0) && choice_of(8, 1000, 30) && choice_of(2, 70001, 0) && choice_of(1, 65, 5);
+}
+
+/* A recording gives what the calls gave, on the contents of its time. */
+static bool recording(void)
+{
+    enum { N = 300 };
+    float *x = random_floats(N), *y = random_floats(N), got[N];
+    float *to = on_card(NULL, N * sizeof *x), *from = on_card(NULL, N * sizeof *x);
+    void *recorded = NULL;
+    bool ok = true;
+    for (int turn = 0; ok && turn < 3; turn++) {
+        card->ops->write(card, to, turn == 1 ? y : x, N * sizeof *x);
+        card->ops->write(card, from, y, N * sizeof *y);
+        if (!card->ops->begin(card, &recorded)) {
+            ok = turn == 0 || fail("turn %d was not played from the recording", turn);
+            card->ops->add(card, to, from, N);
+            card->ops->add(card, to, from, N);
+            card->ops->end(card, &recorded);
+        }
+        ok = ok && fetch(got, to, sizeof got);
+        for (int i = 0; ok && i < N; i++)
+            ok = near("recording", i, (double)got[i], (double)((turn == 1 ? y : x)[i] + y[i] + y[i]), 0);
+    }
+    card->ops->forget(card, &recorded);
+    release_all();
+    return ok;
+}
+
+static const struct {
+    const char *name;
+    bool (*run)(void);
+} checks[] = {
+    {"linear f32", linear_f32},   {"linear f16", linear_f16},   {"linear bf16", linear_bf16}, {"linear q8_0", linear_q8_0},
+    {"linear q4_0", linear_q4_0}, {"linear q4_1", linear_q4_1}, {"linear q5_0", linear_q5_0}, {"linear q5_1", linear_q5_1},
+    {"linear q4_k", linear_q4_k}, {"linear q5_k", linear_q5_k}, {"linear q6_k", linear_q6_k}, {"attention", attention},
+    {"norms", norms},             {"activations", activations}, {"rotation", rotation},       {"tables", tables},
+    {"pooling", pooling},         {"choice", choice},           {"recording", recording},
+};
+
+int main(int argc, char **argv)
+{
+    const char *only = "";
+    uint64_t seed = 1;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--only") == 0)
+            only = argv[i + 1];
+        else if (strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(argv[i + 1], NULL, 10);
+    }
+    struct ward_error err;
+    if (backend_cuda_open(&card, -1, &err)) {
+        printf("1..0 # SKIP %s\n", err.text);
+        return 0;
+    }
+    enum { N = sizeof checks / sizeof *checks };
+    bool passed = true;
+    printf("# %s, %s, seed %llu\n1..%d\n", card->device_name, card->kernels, (unsigned long long)seed, N);
+    for (int i = 0; i < N; i++) {
+        if (!strstr(checks[i].name, only)) {
+            printf("ok %d - %s # SKIP not asked for\n", i + 1, checks[i].name);
+            continue;
+        }
+        random_seed(seed + (uint64_t)i);
+        const bool ok = checks[i].run();
+        passed &= ok;
+        printf("%sok %d - %s\n", ok ? "" : "not ", i + 1, checks[i].name);
+        fflush(stdout);
+    }
+    backend_close(&card);
+    return !passed;
+}

@@ -1,0 +1,212 @@
+/* CUDA C++ as far as ward's kernels use it, for the processor: included before src/cuda/kernels/kernels.cu, which g++ then
+ * compiles as it stands. The threads of a block are fibers that run until they wait for one another, in an order that
+ * WARD_EMULATED_ORDER chooses: a kernel whose result depends on it lacks a wait. What the hardware does for a warp
+ * (shuffles, tensor cores, matrix loads) is done here after NVIDIA's description of it (PTX ISA, "Matrix Fragments for
+ * mma.m16n8k16", "ldmatrix"). */
+#ifndef WARD_TESTS_CUDA_EMULATED_H
+#define WARD_TESTS_CUDA_EMULATED_H
+
+#define WARD_EMULATED
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/half.h"
+
+#define __global__
+#define __device__
+#define __shared__ static
+#define __launch_bounds__(threads)
+#define __noinline__ __attribute__((noinline))
+
+/* ---- the machine (machine.cpp) ----------------------------------------------------------------------------------- */
+
+struct emulated_index {
+    unsigned x, y, z;
+};
+extern emulated_index threadIdx, blockIdx, blockDim, gridDim;
+
+void emulated_wait_block();
+void emulated_wait_warp();
+void *emulated_block_memory();
+/* What each lane hands over, `bytes` of it; returns those of all 32 lanes, which stay until the call after the next. */
+const void *emulated_exchange(const void *mine, size_t bytes);
+enum { EMULATED_SLOT = 64 };
+
+#define BLOCK_MEMORY(type, name) type *const name = (type *)emulated_block_memory()
+
+static inline void __syncthreads()
+{
+    emulated_wait_block();
+}
+
+template <class T> static inline T emulated_from_lane(T x, unsigned lane)
+{
+    const char *all = (const char *)emulated_exchange(&x, sizeof x);
+    T out;
+    memcpy(&out, all + lane % 32 * EMULATED_SLOT, sizeof out);
+    return out;
+}
+
+template <class T> static inline T __shfl_xor_sync(unsigned, T x, int step)
+{
+    return emulated_from_lane(x, threadIdx.x % 32 ^ (unsigned)step);
+}
+
+template <class T> static inline T __shfl_sync(unsigned, T x, int lane)
+{
+    return emulated_from_lane(x, (unsigned)lane);
+}
+
+/* ---- vectors and bits -------------------------------------------------------------------------------------------- */
+
+struct alignas(8) float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+struct alignas(16) int4 {
+    int x, y, z, w;
+};
+
+static inline float2 make_float2(float x, float y)
+{
+    return {x, y};
+}
+
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
+{
+    return {x, y, z, w};
+}
+
+static inline int4 make_int4(int x, int y, int z, int w)
+{
+    return {x, y, z, w};
+}
+
+static inline float __uint_as_float(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline uint32_t __float_as_uint(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+static inline int __dp4a(int a, int b, int c)
+{
+    for (int i = 0; i < 32; i += 8)
+        c += (int)(int8_t)((uint32_t)a >> i) * (int)(int8_t)((uint32_t)b >> i);
+    return c;
+}
+
+static inline float half_to_float(uint16_t h)
+{
+    return f16_to_float(h);
+}
+
+static inline uint16_t float_to_half_bits(float f)
+{
+    return f16_from_float(f);
+}
+
+/* ---- what a warp does together ----------------------------------------------------------------------------------- */
+
+static inline void load_matrices(uint32_t r[4], const void *row)
+{
+    const char *all = (const char *)emulated_exchange(&row, sizeof row);
+    const unsigned lane = threadIdx.x % 32;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint32_t *from;
+        memcpy(&from, all + (8 * i + lane / 4) * EMULATED_SLOT, sizeof from);
+        r[i] = from[lane % 4];
+    }
+}
+
+static inline void load_matrices_transposed(uint32_t r[4], const void *row)
+{
+    const char *all = (const char *)emulated_exchange(&row, sizeof row);
+    const unsigned lane = threadIdx.x % 32;
+    for (unsigned i = 0; i < 4; i++) {
+        const uint16_t *from[2];
+        for (unsigned j = 0; j < 2; j++)
+            memcpy(&from[j], all + (8 * i + 2 * (lane % 4) + j) * EMULATED_SLOT, sizeof from[j]);
+        r[i] = from[0][lane / 4] | (uint32_t)from[1][lane / 4] << 16;
+    }
+}
+
+#ifdef WARD_EMULATED_OLD /* an older card: device.cuh's own ways */
+#define WARD_CUDA_WITHOUT_TENSOR_CORES
+#else
+
+static inline void copy_async(void *shared, const void *global, bool valid)
+{
+    if (valid)
+        memcpy(shared, global, 16);
+    else
+        memset(shared, 0, 16);
+}
+
+static inline void copy_group()
+{
+}
+
+template <int left> static inline void copy_wait()
+{
+}
+
+static inline uint32_t pack_bf16(float low, float high)
+{
+    return bf16_from_float(low) | (uint32_t)bf16_from_float(high) << 16;
+}
+
+struct emulated_fragments {
+    uint32_t a[4], b[2];
+};
+
+template <float (*widen)(uint16_t)>
+static inline void emulated_multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    const emulated_fragments mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    const char *all = (const char *)emulated_exchange(&mine, sizeof mine);
+    const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const auto from = [&](unsigned of) {
+        return (const emulated_fragments *)(all + of * EMULATED_SLOT);
+    };
+    for (unsigned i = 0; i < 4; i++) { /* c[0], c[1] of row g, c[2], c[3] of row g + 8; columns 2t, 2t + 1 */
+        float sum = 0;
+        for (unsigned k = 0; k < 16; k += 2) { /* a pair of row g or g + 8, and of column 2t or 2t + 1 of b */
+            const uint32_t x = from(4 * g + k % 8 / 2)->a[i / 2 + 2 * (k / 8)];
+            const uint32_t y = from(4 * (2 * t + i % 2) + k % 8 / 2)->b[k / 8];
+            sum += widen((uint16_t)x) * widen((uint16_t)y) + widen((uint16_t)(x >> 16)) * widen((uint16_t)(y >> 16));
+        }
+        c[i] += sum;
+    }
+}
+
+static inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    emulated_multiply<bf16_to_float>(c, a, b0, b1);
+}
+
+static inline void multiply_half(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+{
+    emulated_multiply<f16_to_float>(c, a, b0, b1);
+}
+#endif
+
+#endif

@@ -1,0 +1,15 @@
+/* The emulated card: runs the blocks of a launch one after the other on the processor. */
+#ifndef WARD_TESTS_CUDA_MACHINE_H
+#define WARD_TESTS_CUDA_MACHINE_H
+
+#include <functional>
+
+struct emulated_launch {
+    unsigned grid[3], threads, shared_bytes;
+    std::function<void()> kernel; /* one thread of it */
+};
+
+/* False, with a sentence on stderr, for a kernel that waits where not all threads come. */
+bool emulated_run(const emulated_launch &launch);
+
+#endif
