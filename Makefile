@@ -121,7 +121,8 @@ $(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
 # Only these files need the toolkit. They are the same for every variant, and made once.
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
 CUDA       ?= $(if $(NVCC),1,0)
-CUDA_KINDS := 75 80 86 87 89 90 100 120
+# sm_75 to sm_120, as far as the toolkit knows them.
+CUDA_KINDS  = $(filter 75 80 86 87 89 90 100 120,$(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code)))
 CUDA_BUILD ?= build/cuda
 NVCC_FLAGS := -std=c++17 -O3 -Isrc -Werror all-warnings --no-host-device-initializer-list
 ifeq ($(CUDA),1)
@@ -132,8 +133,9 @@ endif
 $(BUILD)/src/cuda/image.o: src/cuda/image.S Makefile $(CUDA_IMAGES)
 	@mkdir -p $(@D)
 	$(CC) $(ISA_CFLAGS) -c -o $@ $<
-# "speed" is the compression that every driver can undo.
-FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all --compress-mode=speed
+# "speed" is the compression that every driver can undo; older toolkits know no other.
+FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all \
+            $(if $(shell $(dir $(NVCC))fatbinary --help | grep compress-mode),--compress-mode=speed)
 CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh src/cuda/*.h)
 $(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
@@ -211,7 +213,8 @@ test:
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
 test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels $(BUILD)/tests/ward-slow-encoder
-test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/cuda/libcuda.so.1 $(BUILD)/tests/checkcard
+test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/cuda/libcuda.so.1 $(BUILD)/tests/cuda/libnvidia-ml.so.1 \
+               $(BUILD)/tests/checkcard
 # Preloaded into every command, tries to get out of the lock; a sanitizer has to come first itself.
 $(BUILD)/tests/escape.so: tests/offline/escape.c Makefile
 	@mkdir -p $(@D)
@@ -252,11 +255,14 @@ $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUI
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(ONEDNN_2),-ldnnl)
 
 # NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor.
-EMULATED_SRC := $(wildcard tests/cuda/*.cpp)
-EMULATED_CFLAGS = -std=c++17 -O2 -g -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
+EMULATED_SRC := $(filter-out tests/cuda/nvml.cpp,$(wildcard tests/cuda/*.cpp))
+EMULATED_CFLAGS = -std=c++17 -O2 -g -fno-strict-aliasing -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
 $(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC)
+$(BUILD)/tests/cuda/libnvidia-ml.so.1: tests/cuda/nvml.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $<
 
 # Every operation of a card, that of this machine or the emulated one.
 $(BUILD)/tests/cuda/%.o: ISA_CFLAGS = -Itests

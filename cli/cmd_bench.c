@@ -393,6 +393,17 @@ static bool measure_model(struct sweep *sweep, struct bench_settings *s)
     return true;
 }
 
+/* The number of the card that the sweep computes on, if any: its idle power is measured first. -1: none. */
+static int first_card(const struct bench_command *b)
+{
+    for (size_t i = 0; i < b->n_devices; i++) {
+        bool driver;
+        if (ward_device_prepare(b->devices[i], &driver, NULL) == 0 && driver)
+            return strncmp(b->devices[i], "cuda:", 5) == 0 ? atoi(b->devices[i] + 5) : 0;
+    }
+    return -1;
+}
+
 static void measure_all(struct sweep *sweep)
 {
     const struct bench_command *b = sweep->command;
@@ -402,7 +413,7 @@ static void measure_all(struct sweep *sweep)
     memset(sweep->limits, 0, b->threads.n * sizeof *sweep->limits);
     prepare_image(sweep);
     progress_show("idle", 0, 0);
-    s.idle_watts = bench_idle_watts(2000);
+    bench_idle(2000, first_card(b), &s.idle_watts, &s.card_idle_watts);
     interrupt_catch(SIGINT);
     interrupt_catch(SIGTERM);
     sweep->complete = true;
@@ -437,12 +448,16 @@ static struct json_document *make_document(struct sweep *sweep, const char *prom
         .protocol = &protocol, .machine = &machine, .started = started, .prompt_sha256 = b->prompts.n ? NULL : hash,
         .prompt_given = b->prompt != NULL, .complete = sweep->complete,
     };
-    /* The page's targets are for an image and a question; this build computes on the CPU. */
+    /* The page's targets are for an image and a question; that of a desktop's GPU is for what it computed. */
+    bool on_card = sweep->n > 0;
+    for (size_t i = 0; i < sweep->n; i++)
+        on_card &= strcmp(sweep->results[i].device, "cuda") == 0;
     if (b->target_ms > 0) {
         d.target_ms = b->target_ms;
         d.target_from = "option";
     } else if (!b->prompts.n && sweep->image.bytes) {
-        const enum machine_class class = machine.class == MACHINE_DESKTOP_GPU ? MACHINE_DESKTOP : machine.class;
+        const enum machine_class class =
+            machine.class == MACHINE_DESKTOP_GPU && !on_card ? MACHINE_DESKTOP : machine.class;
         d.target_ms = machine_target_ms(class);
         d.target_from = machine_class_name(class);
     }
@@ -623,6 +638,8 @@ static int run(int argc, char **argv)
     if (b.report)
         try_report(b.report);
     if (!b.from) {
+        for (size_t i = 0; i < b.n_models; i++)
+            use_add_measured(b.models[i], model_pin_hex(&b.pins[i]));
         use_begin();
         measure_all(&sweep);
         document = make_document(&sweep, b.settings.prompt, started);

@@ -83,14 +83,20 @@ static void print(const char *format, ...)
     output_untrusted(line, strlen(line));
 }
 
+/* All of the table's devices are NVIDIA's or Apple's, which are called M1 and so on. */
+static bool computes_on(const struct device *d)
+{
+    return *d->name != 'M';
+}
+
 static void print_machine(const struct doctor_report *r)
 {
     const struct machine *m = &r->machine;
     if (r->facts.device) {
         print("%s: published figures, %.4g GB at %.4g GB/s, %.4g TFLOP/s\n", r->facts.device->name,
               r->facts.device->memory_gb, r->facts.device->read_gbs, r->facts.device->tflops);
-        print("ward itself computes on the processor so far: the figures are what such a GPU is able to do, with shares\n"
-              "of its limits that other programs reach.\n");
+        print("%s: the figures are what such a GPU is able to do, with shares of its limits\nthat other programs reach.\n",
+              computes_on(r->facts.device) ? "ward has not been timed on such a card yet" : "ward does not compute on Apple's GPUs");
         return;
     }
     print("%s%s%s", *m->product ? m->product : "", *m->product ? ", " : "", *m->cpu ? m->cpu : m->architecture);
@@ -183,7 +189,7 @@ static void write_device(struct json_writer *w, const struct doctor_report *r)
     json_write_number(w, "read_gbs", d->read_gbs, 2);
     json_write_number(w, "tflops", d->tflops, 2);
     json_write_boolean(w, "shared_memory", d->shared);
-    json_write_boolean(w, "computed_on", false);
+    json_write_boolean(w, "computed_on", computes_on(d));
     json_write_close(w, '}');
 }
 

@@ -46,6 +46,10 @@ static struct {
     size_t n_pictures;
     char model_hash[HEX + 1], model_path[HEX + 1], model_config[HEX + 1], model_template[HEX + 1], model_type[32];
     bool has_template;
+    struct measured {
+        char path[HEX + 1], hash[HEX + 1];
+    } *measured;
+    size_t n_measured;
 } use;
 
 /* ---- what is known before anything is opened --------------------------------------------------------------------- */
@@ -158,6 +162,20 @@ static void write_model(struct json_writer *w)
     json_write_text(w, "template", use.has_template ? "gemma" : "none");
     write_hash(w, "template_sha256", use.model_template);
     json_write_close(w, '}');
+}
+
+static void write_measured(struct json_writer *w)
+{
+    if (!use.n_measured)
+        return;
+    json_write_open(w, "models", '[');
+    for (size_t i = 0; i < use.n_measured; i++) {
+        json_write_open(w, NULL, '{');
+        write_hash(w, "sha256", use.measured[i].hash);
+        write_hash(w, "path_sha256", use.measured[i].path);
+        json_write_close(w, '}');
+    }
+    json_write_close(w, ']');
 }
 
 static const struct picture *find_picture(const ward_image *image)
@@ -387,6 +405,18 @@ void use_model(const struct ward_model_info *info, const char *sha256)
     hash_config(info->path);
 }
 
+void use_add_measured(const char *path, const char *sha256)
+{
+    if (!use.dir)
+        return;
+    char *full = realpath(path, NULL);
+    use.measured = must_realloc(use.measured, use.n_measured + 1, sizeof *use.measured);
+    struct measured *m = &use.measured[use.n_measured++];
+    hash_hex(m->path, full ? full : path, strlen(full ? full : path));
+    snprintf(m->hash, sizeof m->hash, "%s", sha256 ? sha256 : "");
+    free(full);
+}
+
 void use_refused(void)
 {
     if (!use.dir)
@@ -404,6 +434,7 @@ void use_begin(void)
     struct json_writer *w = begin_record();
     write_who(w);
     write_model(w);
+    write_measured(w);
     write_uids(w);
     use.begin = add(&w, AUDIT_BEGIN, 0);
     use.state = BEGUN;

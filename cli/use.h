@@ -34,6 +34,9 @@ void use_image_file(const ward_image *image, const char *path);
 /* As ward_model_info has it, with the hash of all of it if that is known (or NULL). */
 void use_model(const struct ward_model_info *info, const char *sha256);
 
+/* One of several models that a command measures, with its hash if that is known (or NULL). */
+void use_add_measured(const char *path, const char *sha256);
+
 /* What was asked for was refused, and the program goes on. */
 void use_refused(void);
 /* The beginning of what is no answer; its end is that of the program. */

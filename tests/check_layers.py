@@ -25,8 +25,8 @@ ALLOWED = {
     "offline": {"base", "offline"},
     "audit": {"base", "audit"},
     "bundle": {"base", "model", "bundle"},
-    "bench": {"base", "model", "image", "kernels", "engine", "bench"},
-    "cli": {"base", "model", "image", "kernels", "engine", "quant", "synth", "bench", "offline", "bundle", "audit", "cli"},
+    "bench": {"base", "model", "image", "kernels", "cuda", "engine", "bench"},
+    "cli": {"base", "model", "image", "kernels", "cuda", "engine", "quant", "synth", "bench", "offline", "bundle", "audit", "cli"},
     "examples": set(),
 }
 

@@ -303,6 +303,21 @@ static void write_limits(struct json_writer *w, const struct bench_result *r)
     json_write_close(w, '}');
 }
 
+static void write_card(struct json_writer *w, const char *key, const struct nvml_state *s)
+{
+    if (!s) {
+        json_write_null(w, key);
+        return;
+    }
+    json_write_open(w, key, '{');
+    json_write_number(w, "mhz", s->mhz, 0);
+    json_write_number(w, "mhz_limit", s->mhz_limit, 0);
+    json_write_number(w, "celsius", s->celsius, 0);
+    json_write_number(w, "watts", s->watts, 1);
+    json_write_boolean(w, "slowed", s->slowed);
+    json_write_close(w, '}');
+}
+
 static void write_energy(struct json_writer *w, const struct bench_result *r)
 {
     if (!r->energy_source) {
@@ -312,7 +327,7 @@ static void write_energy(struct json_writer *w, const struct bench_result *r)
     }
     json_write_open(w, "energy", '{');
     json_write_text(w, "source", r->energy_source);
-    json_write_number(w, "idle_watts", r->settings.idle_watts >= 0 ? r->settings.idle_watts : NAN, 3);
+    json_write_number(w, "idle_watts", r->idle_watts, 3);
     json_write_number(w, "joules_run", r->joules_run, 3);
     json_write_number(w, "joules_image", r->joules_image, 3);
     json_write_number(w, "joules_token", r->joules_token, 4);
@@ -419,6 +434,8 @@ static void write_result(struct json_writer *w, const struct bench_document *d, 
     machine_state_write_json(w, "before", &r->before);
     machine_state_write_json(w, "after", &r->after);
     json_write_number(w, "others_busy", r->others_busy, 4);
+    write_card(w, "card_before", r->has_card ? &r->card_before : NULL);
+    write_card(w, "card_after", r->has_card ? &r->card_after : NULL);
     json_write_close(w, '}');
     json_write_open(w, "warnings", '[');
     for (int i = 0; i < r->n_warnings; i++)

@@ -62,7 +62,7 @@ static double watts(const struct energy *e)
 void energy_open(struct energy *e, const char *root)
 {
     char names[2 * ENERGY_MOST][SYSFS_NAME];
-    *e = (struct energy){.root = root, .reason = "this machine has no energy meter that ward reads (RAPL, INA3221)"};
+    *e = (struct energy){.root = root, .reason = "this machine has no energy meter that ward reads (RAPL, INA3221, NVML)"};
     const int zones = sysfs_list(names, 2 * ENERGY_MOST, root, "/sys/class/powercap/intel-rapl:*");
     for (int i = 0; i < zones; i++)
         add_counter(e, names[i]);
@@ -80,6 +80,20 @@ void energy_open(struct energy *e, const char *root)
     e->last_watts = watts(e);
 }
 
+void energy_add_card(struct energy *e, int card)
+{
+    struct nvml_state now;
+    const struct nvml_card *meter = nvml_open(card, NULL);
+    if (!meter || e->n_rails) /* a board's rails have its card among them */
+        return;
+    nvml_read(meter, &now);
+    if (now.joules < 0)
+        return;
+    e->card = meter;
+    e->card_joules = now.joules;
+    e->source = e->n_counters ? "rapl, nvml" : "nvml";
+}
+
 double energy_joules(struct energy *e, double now_ms)
 {
     for (int i = 0; i < e->n_counters; i++) {
@@ -90,6 +104,14 @@ double energy_joules(struct energy *e, double now_ms)
         const int64_t used = value >= c->last ? value - c->last : value - c->last + c->range;
         e->joules += used > 0 ? (double)used * 1e-6 : 0;
         c->last = value;
+    }
+    if (e->card) {
+        struct nvml_state now;
+        nvml_read(e->card, &now);
+        if (now.joules > e->card_joules) {
+            e->joules += now.joules - e->card_joules;
+            e->card_joules = now.joules;
+        }
     }
     if (e->n_rails && now_ms > e->last_ms) {
         const double now = watts(e);

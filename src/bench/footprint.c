@@ -164,8 +164,8 @@ static uint64_t decoder_bytes(const struct ward_model *m, int rows)
     return 4 * ((uint64_t)rows * row + (uint64_t)(logits + 1) * (uint64_t)t->vocab_size) + packed;
 }
 
-/* As encoder_open and session_open allocate: hidden, norm, q, k, v, the keys and values by head; the widest rows for a
- * block of 1,024 patches; pixels as bytes, as floats, and patch by patch. */
+/* As encoder_open and session_open allocate: hidden, norm, q, k, v, the keys and values by head; the widest rows, of a
+ * block of 1,024 patches, where k was; pixels as bytes, as floats, and patch by patch. */
 static uint64_t encoder_bytes(const struct ward_model *m)
 {
     const struct vision_config *v = &m->checkpoint.config.vision;
@@ -176,11 +176,12 @@ static uint64_t encoder_bytes(const struct ward_model *m)
     const int pixels = v->n_channels * v->patch_size * v->patch_size;
     const uint64_t rows = 4 * (uint64_t)patches * (uint64_t)v->hidden_size;
     const uint64_t input = 4 * (uint64_t)patches * (uint64_t)pixels;
+    const uint64_t in_cache = tensor_bytes(be->encoder_type, (size_t)patches * (size_t)v->hidden_size);
     const uint64_t packed = larger(be->ops->packed_size(be, patches, pixels > v->hidden_size ? pixels : v->hidden_size),
                                    be->ops->packed_size(be, block, v->intermediate_size));
     const uint64_t image = 3 * (uint64_t)v->image_size * (uint64_t)v->image_size;
-    return 6 * rows + larger(rows, input) + 4 * (uint64_t)block * (uint64_t)v->intermediate_size + packed + input +
-           5 * image;
+    const uint64_t wide = 4 * (uint64_t)block * (uint64_t)v->intermediate_size;
+    return 3 * rows + larger(rows, input) + larger(rows, wide) + 2 * in_cache + packed + input + 5 * image;
 }
 
 struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, int positions)

@@ -69,6 +69,7 @@ struct job {
     double started;
     uint64_t anonymous_before; /* a session was opened */
     size_t device_loaded;      /* of a card's memory, when the model was open */
+    const struct nvml_card *meter; /* of the card that computes, or NULL */
     bool stopped;
     /* of the run that goes on */
     double *times; /* [max_tokens] when each token came */
@@ -268,7 +269,10 @@ static void keep_memory(struct job *job, double loaded)
 static void keep_energy(struct job *job)
 {
     struct bench_result *r = job->out;
-    const double idle = job->s->idle_watts > 0 ? job->s->idle_watts / 1e3 : 0; /* joules a millisecond */
+    double idle = job->s->idle_watts > 0 ? job->s->idle_watts / 1e3 : 0; /* joules a millisecond */
+    if (job->energy.card && job->s->card_idle_watts > 0)
+        idle += job->s->card_idle_watts / 1e3;
+    r->idle_watts = job->s->idle_watts >= 0 || job->energy.card ? idle * 1e3 : NAN;
     double whole = 0, image = 0, decode = 0;
     int tokens = 0;
     r->energy_source = job->energy.source;
@@ -316,6 +320,9 @@ static void keep_machine(struct job *job, double own)
     if (r->before.throttled >= 0 && r->after.throttled > r->before.throttled)
         warn(r, "the processor was throttled by heat %lld times during the runs",
              (long long)(r->after.throttled - r->before.throttled));
+    r->has_card = job->meter != NULL;
+    if (r->card_after.slowed)
+        warn(r, "the card was slowed by heat or by its power limit at the end of the runs");
     if (r->after.on_battery)
         warn(r, "the machine runs on its battery");
 }
@@ -406,6 +413,18 @@ static int prepare_prompt(struct job *job)
     return rc;
 }
 
+/* The card that computes is metered from here on. */
+static void add_card(struct job *job)
+{
+    const int card = job->model->backend->card;
+    if (card < 0)
+        return;
+    watch_meter(job->watch, NULL);
+    energy_add_card(&job->energy, card);
+    watch_meter(job->watch, job->energy.source ? &job->energy : NULL);
+    job->meter = nvml_open(card, NULL);
+}
+
 /* Opens, warms up; *loaded is when the first token of the first answer came. */
 static int warm_up(struct job *job, double *loaded)
 {
@@ -420,6 +439,7 @@ static int warm_up(struct job *job, double *loaded)
     if (rc)
         return rc;
     keep_info(job);
+    add_card(job);
     size_t peak;
     ward_model_device_memory(job->model, &job->device_loaded, &peak);
     rc = prepare_prompt(job);
@@ -439,11 +459,18 @@ static int warm_up(struct job *job, double *loaded)
     return rc;
 }
 
+static void read_card(const struct job *job, struct nvml_state *out)
+{
+    if (job->meter)
+        nvml_read(job->meter, out);
+}
+
 static int timed_runs(struct job *job)
 {
     const struct bench_settings *s = job->s;
     int rc = 0;
     machine_read_state(&job->out->before, "");
+    read_card(job, &job->out->card_before);
     const double own = own_seconds();
     for (int i = 0; !rc && i < s->runs && !stop_asked(job); i++) {
         struct bench_run run;
@@ -453,6 +480,7 @@ static int timed_runs(struct job *job)
             rc = keep_run(job, &run);
     }
     machine_read_state(&job->out->after, "");
+    read_card(job, &job->out->card_after);
     keep_machine(job, own_seconds() - own);
     return rc;
 }
@@ -535,15 +563,25 @@ void bench_result_clear(struct bench_result *r)
     *r = (struct bench_result){0};
 }
 
-double bench_idle_watts(double ms)
+void bench_idle(double ms, int card, double *watts, double *card_watts)
 {
     struct energy energy;
+    struct nvml_state before = {0}, after = {0};
+    const struct nvml_card *meter = card < 0 ? NULL : nvml_open(card, NULL);
+    *watts = *card_watts = -1;
     energy_open(&energy, "");
-    if (!energy.source)
-        return -1;
+    if (!energy.source && !meter)
+        return;
     const double start = clock_ms(), first = energy_joules(&energy, start);
+    if (meter)
+        nvml_read(meter, &before);
     const struct timespec wait = {(time_t)(ms / 1e3), (long)(fmod(ms, 1e3) * 1e6)};
     nanosleep(&wait, NULL);
+    if (meter)
+        nvml_read(meter, &after);
     const double end = clock_ms();
-    return (energy_joules(&energy, end) - first) / (end - start) * 1e3;
+    if (energy.source)
+        *watts = (energy_joules(&energy, end) - first) / (end - start) * 1e3;
+    if (meter && before.joules >= 0)
+        *card_watts = (after.joules - before.joules) / (end - start) * 1e3;
 }

@@ -52,6 +52,7 @@ struct bench_settings {
     bool cold;               /* the files are dropped from the page cache first */
     const struct limits *limits; /* of this machine with as many threads; NULL: not measured */
     double idle_watts;       /* of the machine, taken off what a run has used; negative: not measured */
+    double card_idle_watts;  /* of the card, if one computes */
 };
 
 struct bench_run {
@@ -107,8 +108,11 @@ struct bench_result {
     struct footprint footprint;
 
     const char *energy_source, *energy_reason; /* as struct energy */
+    double idle_watts;        /* that were taken off; NAN: not known */
     double joules_token, joules_image, joules_run; /* means, idle taken off where it is known; NAN: not known */
     struct machine_state before, after; /* the timed runs */
+    bool has_card;            /* the two below are known */
+    struct nvml_state card_before, card_after;
     double others_busy;       /* share of the machine's processors that other programs used; NAN: too short to tell */
 
     char warnings[BENCH_WARNINGS][200];
@@ -122,8 +126,9 @@ struct bench_hooks {
     void *user;
 };
 
-/* The mean power while nothing is computed, over `ms`; negative where there is no meter. */
-double bench_idle_watts(double ms);
+/* The mean power while nothing is computed, over `ms`, of the machine and of a card (-1: none); negative where there is no
+ * meter. */
+void bench_idle(double ms, int card, double *watts, double *card_watts);
 /* Measures. Interrupted by hooks->stop, it returns 0 with what was measured and complete false. *out is to be cleared
  * in any case. */
 WARD_CHECKED int bench_measure(struct bench_result *out, const struct bench_settings *settings,

@@ -69,6 +69,13 @@ static void *run(void *arg)
     return NULL;
 }
 
+void watch_meter(struct watch *w, struct energy *energy)
+{
+    pthread_mutex_lock(&w->mutex);
+    w->energy = energy;
+    pthread_mutex_unlock(&w->mutex);
+}
+
 int watch_open(struct watch **out, double period_ms, struct energy *energy, struct ward_error *err)
 {
     enum { FIRST = 4096 };

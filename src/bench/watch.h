@@ -20,6 +20,8 @@ struct watch_cost {
 struct watch;
 /* energy may be NULL; it belongs to the watch until watch_close. */
 WARD_CHECKED int watch_open(struct watch **out, double period_ms, struct energy *energy, struct ward_error *err);
+/* Another meter, or the same that has changed; NULL: none, so that it can be changed meanwhile. */
+void watch_meter(struct watch *watch, struct energy *energy);
 void watch_close(struct watch **watch);
 /* Looks now, and returns what it saw: at the borders of a while, so that a short one has samples too. */
 struct watch_sample watch_look(struct watch *watch);

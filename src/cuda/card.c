@@ -2,6 +2,7 @@
 
 #include "cuda/driver.h"
 #include "cuda/image.h"
+#include "cuda/nvml.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -55,8 +56,8 @@ static int failure_error(struct card *c, struct ward_error *err)
 {
     char text[256];
     cu_describe(c->cu, c->failure, text, sizeof text);
-    return error_set(err, WARD_EIO, "%s failed in %s: %s; nothing that it computed since is used", c->info.name, c->failed,
-                     text);
+    return error_set(err, WARD_EIO, "%s failed in %s: %s; nothing that it computed since is used", c->info.name,
+                     c->failed, text);
 }
 
 void card_lock(struct card *c)
@@ -82,7 +83,8 @@ static int attribute(const struct card *c, int which, cu_device device)
 static int load_module(struct card *c, struct ward_error *err)
 {
     if (cuda_image_bytes == 0)
-        return error_set(err, WARD_EUNSUPPORTED, "this build of ward has no kernels for NVIDIA cards: nvcc was not there");
+        return error_set(err, WARD_EUNSUPPORTED,
+                         "this build of ward has no kernels for NVIDIA cards: nvcc was not there");
     cu_result result = c->cu->module_load(&c->module, cuda_image, 0, NULL, NULL);
     if (result) {
         char log[256] = "";
@@ -93,7 +95,8 @@ static int load_module(struct card *c, struct ward_error *err)
         if (result) {
             char text[256];
             cu_describe(c->cu, result, text, sizeof text);
-            return error_set(err, WARD_EUNSUPPORTED, "%s: the driver does not take ward's kernels: %s", c->info.name, text);
+            return error_set(err, WARD_EUNSUPPORTED, "%s: the driver does not take ward's kernels: %s", c->info.name,
+                             text);
         }
     }
     for (int i = 0; i < CARD_KERNEL_COUNT; i++)
@@ -102,8 +105,8 @@ static int load_module(struct card *c, struct ward_error *err)
     return 0;
 }
 
-/* Kernels that use more shared memory than every card gives have to ask. Those that this card has not enough for are not
- * launched: the caller looks at shared_bytes. */
+/* Kernels that use more shared memory than every card gives have to ask. Those that this card has not enough for are
+ * not launched: the caller looks at shared_bytes. */
 static void allow_shared(struct card *c)
 {
     static const int heads[] = {
@@ -127,7 +130,9 @@ static int open_stages(struct card *c, struct ward_error *err)
              c->cu->event_create(&s->sent, CU_EVENT_NO_TIMING) == 0;
     }
     c->used = c->peak = STAGES * (size_t)CARD_PIECE;
-    return ok ? 0 : error_set(err, WARD_ENOMEM, "%s has not %d MB free to begin with", c->info.name, STAGES * CARD_PIECE >> 20);
+    return ok ? 0
+              : error_set(err, WARD_ENOMEM, "%s has not %d MB free to begin with", c->info.name,
+                          STAGES * CARD_PIECE >> 20);
 }
 
 /* What a card that could not be opened has taken; its context takes the rest with it. */
@@ -143,6 +148,7 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
 {
     cu_device device;
     c->cu = cu;
+    c->info.index = index;
     c->info.driver_version = cu->version;
     if (cu->device_get(&device, index) || cu->device_name(c->info.name, sizeof c->info.name, device) ||
         cu->device_memory(&c->info.memory, device))
@@ -153,8 +159,8 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     c->info.shared_bytes = attribute(c, CU_SHARED_OPTIN, device);
     c->info.integrated = attribute(c, CU_INTEGRATED, device) != 0;
     if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
-        return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later", c->info.name,
-                         major, minor, OLDEST_MAJOR, OLDEST_MINOR);
+        return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later",
+                         c->info.name, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
     const cu_result result = cu->context_retain(&c->context, device);
     if (result || cu->context_set(c->context)) {
         char text[256];
@@ -208,7 +214,8 @@ struct card *card_open(int index, struct ward_error *err)
     }
     count = count < MAX_CARDS ? count : MAX_CARDS;
     if (index >= count) {
-        error_set(err, WARD_EUNSUPPORTED, "there is no card %d: the NVIDIA driver finds %d, counted from 0", index, count);
+        error_set(err, WARD_EUNSUPPORTED, "there is no card %d: the NVIDIA driver finds %d, counted from 0", index,
+                  count);
         return NULL;
     }
     pthread_mutex_lock(&cards_mutex);
@@ -221,6 +228,7 @@ struct card *card_open(int index, struct ward_error *err)
 
 bool card_load_driver(void)
 {
+    (void)nvml_load();
     return cu_driver_load();
 }
 
@@ -309,6 +317,10 @@ void card_stream(struct card *c, void *to, const void *from, size_t bytes)
 void *card_piece(struct card *c, const void *from, size_t bytes)
 {
     card_lock(c);
+    if (bytes > CARD_PIECE) { /* a row of more than a million values: no model has such */
+        passed(c, CU_INVALID, "laying out a matrix");
+        bytes = 0;
+    }
     struct stage *s = next_stage(c);
     memcpy(s->host, from, bytes);
     passed(c, c->cu->copy_in(s->arrived, s->host, bytes, c->stream), "copying to the card");
@@ -354,8 +366,8 @@ int card_finish(struct card *c, struct ward_error *err)
 
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
-void card_launch(struct card *c, enum card_kernel kernel, struct card_grid grid, unsigned threads, unsigned shared_bytes,
-                 void **arguments)
+void card_launch(struct card *c, enum card_kernel kernel, struct card_grid grid, unsigned threads,
+                 unsigned shared_bytes, void **arguments)
 {
     card_lock(c);
     if (!c->failure)
@@ -375,8 +387,8 @@ bool card_begin(struct card *c, void **recording)
         card_unlock(c);
         return true;
     }
-    c->recording = !c->failure &&
-                   passed(c, c->cu->capture_begin(c->stream, CU_CAPTURE_THREAD), "beginning a recording");
+    c->recording =
+        !c->failure && passed(c, c->cu->capture_begin(c->stream, CU_CAPTURE_THREAD), "beginning a recording");
     return false; /* locked until the end */
 }
 

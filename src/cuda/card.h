@@ -1,7 +1,7 @@
 /* One NVIDIA card: its context, its memory, ward's kernels in it, and a queue of work in order.
  *
- * A card is opened once in a process and stays open. What fails is remembered and told by card_finish; what is asked for after a failure is not
- * done. */
+ * A card is opened once in a process and stays open. What fails is remembered and told by card_finish; what is asked
+ * for after a failure is not done. */
 #ifndef WARD_CUDA_CARD_H
 #define WARD_CUDA_CARD_H
 
@@ -13,19 +13,20 @@
 struct card;
 
 struct card_info {
-    char name[128];        /* "NVIDIA GeForce RTX 3090" */
-    char kernels[16];      /* "sm_86": what the kernels in use were compiled for; "ptx": by the driver, for this card */
-    int driver_version;    /* of CUDA that the driver speaks: 12020 is 12.2 */
+    int index;
+    char name[128];     /* "NVIDIA GeForce RTX 3090" */
+    char kernels[16];   /* "sm_86": what the kernels in use were compiled for; "ptx": by the driver, for this card */
+    int driver_version; /* of CUDA that the driver speaks: 12020 is 12.2 */
     int multiprocessors;
-    int shared_bytes;      /* that a block can have */
-    bool integrated;       /* its memory is the system's (Jetson) */
-    size_t memory;         /* in all */
+    int shared_bytes; /* that a block can have */
+    bool integrated;  /* its memory is the system's (Jetson) */
+    size_t memory;    /* in all */
 };
 
 /* The card of that index, in the driver's order; -1: the first that can be used. NULL with a sentence: no driver, one
  * that is too old, no such card, a build without kernels. */
 struct card *card_open(int index, struct ward_error *err);
-/* As cu_driver_load of cuda/driver.h. */
+/* As cu_driver_load of cuda/driver.h; its meters' library as well (cuda/nvml.h). */
 bool card_load_driver(void);
 const struct card_info *card_info(const struct card *card);
 
@@ -44,7 +45,7 @@ void card_write(struct card *card, void *to, const void *from, size_t bytes);
 /* The same for much: the copy is under way when it returns, and `from` has been read. */
 void card_stream(struct card *card, void *to, const void *from, size_t bytes);
 /* Room that card_stream fills for a kernel, which is then asked for; at most CARD_PIECE bytes. */
-enum { CARD_PIECE = 16 << 20 };
+enum { CARD_PIECE = 4 << 20 };
 void *card_piece(struct card *card, const void *from, size_t bytes);
 void card_read(struct card *card, void *to, const void *from, size_t bytes); /* waits for it */
 void card_copy(struct card *card, void *to, const void *from, size_t bytes);

@@ -46,7 +46,8 @@ static void start(void)
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         if (!(*calls[i].at = dlsym(library, calls[i].symbol))) {
             error_set(&failure, WARD_EUNSUPPORTED,
-                      "the NVIDIA driver is too old: it has no %s; ward needs that of %s or later", calls[i].symbol, OLDEST);
+                      "the NVIDIA driver is too old: it has no %s; ward needs that of %s or later", calls[i].symbol,
+                      OLDEST);
             return;
         }
     /* A cache of compiled kernels in the user's home is none of ward's business, nor possible once it is locked in. */

@@ -17,13 +17,7 @@ typedef struct cu_event *cu_event;
 typedef struct cu_graph *cu_graph;
 typedef struct cu_graph_exec *cu_graph_exec;
 
-enum { /* CUresult */
-    CU_NOT_INITIALIZED = 3,
-    CU_NO_DEVICE = 100,
-    CU_OUT_OF_MEMORY = 2,
-    CU_NO_BINARY = 209,
-    CU_UNSUPPORTED_PTX = 222,
-};
+enum { CU_INVALID = 1 }; /* CUresult: INVALID_VALUE */
 
 enum { /* CUdevice_attribute */
     CU_MULTIPROCESSORS = 16,
@@ -48,6 +42,7 @@ enum { CU_JIT_ERROR_LOG = 5, CU_JIT_ERROR_LOG_SIZE = 6 };
     C(device_get, cuDeviceGet, (cu_device *device, int ordinal))                                                       \
     C(device_name, cuDeviceGetName, (char *name, int length, cu_device device))                                        \
     C(device_attribute, cuDeviceGetAttribute, (int *value, int attribute, cu_device device))                           \
+    C(device_bus_id, cuDeviceGetPCIBusId, (char *id, int length, cu_device device))                                    \
     C(device_memory, cuDeviceTotalMem_v2, (size_t *bytes, cu_device device))                                           \
     C(context_retain, cuDevicePrimaryCtxRetain, (cu_context *context, cu_device device))                               \
     C(context_release, cuDevicePrimaryCtxRelease_v2, (cu_device device))                                               \

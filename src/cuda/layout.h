@@ -129,6 +129,25 @@ struct card_attention {
     int splits;
 };
 
+/* Where a row also goes as int8, for products with quantized weights; q NULL: nowhere. */
+struct card_bytes {
+    int32_t *q;    /* [rows][units][4] value i of a unit in byte i % 4 of word i / 4: about scale * q_i */
+    float *scales; /* [rows][units][2] the scale, and the scale times the sum of the q */
+    int units;
+};
+
+/* As struct heads of engine/backend.h. */
+struct card_heads {
+    float *q, *k;
+    const float *v;
+    uint16_t *to_k, *to_v; /* float16 [n_kv_heads][capacity][head_dim] */
+    const int *positions;
+    const float *q_norm, *k_norm;
+    const float *cosine, *sine;
+    int n_heads, head_dim, capacity; /* n_heads 0: no norms */
+    float eps;
+};
+
 struct card_choice { /* of engine/backend.h */
     int32_t id;
     float logit;

@@ -8,12 +8,14 @@
 
 struct backend {
     const struct backend_ops *ops;
-    const char *device;            /* "cpu", "cuda" */
-    const char *device_name;       /* "NVIDIA GeForce RTX 3090"; NULL: the processor */
-    const char *kernels;           /* the instruction set in use */
+    const char *device;      /* "cpu", "cuda" */
+    const char *device_name; /* "NVIDIA GeForce RTX 3090"; NULL: the processor */
+    const char *kernels;     /* the instruction set in use */
     int threads;
+    int card;                      /* the number of an NVIDIA card; -1: none */
     enum tensor_type cache_type;   /* of keys and values in the decoder's cache */
     enum tensor_type encoder_type; /* of the encoder's keys and values */
+    bool keeps_work; /* its memory is scarce and taken before work begins: encoder and decoder share buffers */
 };
 
 /* Keys and values of one layer: [n_heads][capacity][head_dim] of `type`; position p lies in slot p % capacity. */
@@ -23,12 +25,26 @@ struct kv_layer {
     int n_heads, head_dim, capacity;
 };
 
-/* The likeliest token of a row of logits (the first of equals), and what its probability needs: log-probability = logit -
- * log_sum. */
+/* The likeliest token of a row of logits (the first of equals), and what its probability needs: log-probability = logit
+ * - log_sum. */
 struct choice {
     int32_t id;
     float logit;
     double log_sum; /* of the exponentials of all logits, its logarithm */
+};
+
+/* Heads of `rows` rows before attention. Keys and values [rows][to->n_heads * to->head_dim] of the positions go into
+ * the cache. With norms: queries [rows][n_heads * head_dim] and keys get an RMS norm over each head and the rotation of
+ * their row first, the queries in place; keys are overwritten. */
+struct heads {
+    float *q, *k;
+    const float *v;
+    int rows, n_heads; /* n_heads: of the queries */
+    const struct kv_layer *to;
+    const int *positions;         /* [rows] */
+    const float *q_norm, *k_norm; /* [head_dim], or NULL: neither norm nor rotation */
+    float eps;
+    const float *cosine, *sine; /* [rows][head_dim / 2] */
 };
 
 /* Pointers are into the backend's memory, but for `from` of write and `to` of read. */
@@ -48,8 +64,8 @@ struct backend_ops {
      * what was read since is then void. */
     int (*finish)(struct backend *be, struct ward_error *err);
 
-    /* Weights in memory of the backend's own; NULL: they are used where they lie in the files. placed_bytes: what `place`
-     * takes of the memory at `at`, which is aligned for it. from->data is host memory. */
+    /* Weights in memory of the backend's own; NULL: they are used where they lie in the files. placed_bytes: what
+     * `place` takes of the memory at `at`, which is aligned for it. from->data is host memory. */
     size_t (*placed_bytes)(struct backend *be, const struct tensor *from);
     void (*place)(struct backend *be, void *at, const struct tensor *from);
 
@@ -66,28 +82,25 @@ struct backend_ops {
     /* as compute_linear; packed_size tells how many bytes `packed` needs */
     size_t (*packed_size)(struct backend *be, int rows, int cols);
     void (*linear)(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed);
-    void (*rms_norm)(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
-                     float eps);
-    /* residual += rms_norm(x); x is overwritten */
-    void (*add_rms_norm)(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
-                         float eps);
+    /* `packed` here and below: that of the linear maps which take the result next, for what the backend can prepare of
+     * it; or NULL */
+    void (*rms_norm)(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols, float eps,
+                     void *packed);
+    /* residual += rms_norm(x); then x = rms_norm(residual) with next_weight, unless that is NULL: x is void then */
+    void (*add_rms_norm)(struct backend *be, float *residual, float *x, const float *weight, const float *next_weight,
+                         int rows, int cols, float eps, void *packed);
     void (*layer_norm)(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows,
                        int cols, float eps);
     void (*gelu)(struct backend *be, float *x, size_t n);
-    /* out = gelu(gate) * up */
-    void (*gelu_multiply)(struct backend *be, float *out, const float *gate, const float *up, size_t n);
+    /* out [rows][cols] = gelu(gate) * up */
+    void (*gelu_multiply)(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
+                          void *packed);
     /* x += y */
     void (*add)(struct backend *be, float *x, const float *y, size_t n);
     /* x [rows][cols] += table [rows][cols] */
     void (*add_table)(struct backend *be, float *x, const struct tensor *table);
-    /* x [rows][heads][head_dim]: an RMS norm over each head, then the rotation of its row: cosine, sine [rows][head_dim
-     * / 2] */
-    void (*norm_rotate)(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight, float eps,
-                        const float *cosine, const float *sine);
-    /* Keys and values [rows][n_heads * head_dim] of the positions [rows] into the cache. */
-    void (*store)(struct backend *be, const struct kv_layer *to, const float *k, const float *v, const int *positions,
-                  int rows);
-    /* attention_size tells how many bytes `scratch` needs for up to `rows` rows */
+    void (*store)(struct backend *be, const struct heads *h);
+    /* attention_size tells how many bytes a->scratch needs for up to `rows` rows */
     size_t (*attention_size)(struct backend *be, int rows, int n_heads, int head_dim);
     void (*attention)(struct backend *be, const struct attention *a);
     /* out [side/block][side/block][cols] = means over block x block squares of x [side][side][cols] */

@@ -107,15 +107,19 @@ static void cpu_linear(struct backend *be, const float *x, int rows, const struc
 }
 
 static void cpu_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
-                         float eps)
+                         float eps, void *packed)
 {
+    (void)packed;
     compute_rms_norm(compute_of(be), out, x, weight, rows, cols, eps);
 }
 
-static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
-                             float eps)
+static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight,
+                             const float *next_weight, int rows, int cols, float eps, void *packed)
 {
+    (void)packed;
     compute_add_rms_norm(compute_of(be), residual, x, weight, rows, cols, eps);
+    if (next_weight)
+        compute_rms_norm(compute_of(be), x, residual, next_weight, rows, cols, eps);
 }
 
 static void cpu_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
@@ -129,9 +133,11 @@ static void cpu_gelu(struct backend *be, float *x, size_t n)
     compute_gelu(compute_of(be), x, n);
 }
 
-static void cpu_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, size_t n)
+static void cpu_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
+                              void *packed)
 {
-    compute_gelu_multiply(compute_of(be), out, gate, up, n);
+    (void)packed;
+    compute_gelu_multiply(compute_of(be), out, gate, up, (size_t)rows * (size_t)cols);
 }
 
 static void cpu_add(struct backend *be, float *x, const float *y, size_t n)
@@ -172,12 +178,10 @@ static void rotate_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight,
-                            float eps, const float *cosine, const float *sine)
+static void norm_rotate(const struct compute *c, float *x, int heads, const float *weight, const struct heads *h)
 {
-    struct compute *c = compute_of(be);
-    struct rotate_job job = {&c->k, x, weight, cosine, sine, heads, head_dim, eps};
-    pool_run(c->pool, rotate_row, &job, rows);
+    struct rotate_job job = {&c->k, x, weight, h->cosine, h->sine, heads, h->to->head_dim, h->eps};
+    pool_run(c->pool, rotate_row, &job, h->rows);
 }
 
 struct store_job {
@@ -202,12 +206,15 @@ static void store_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v,
-                      const int *positions, int rows)
+static void cpu_store(struct backend *be, const struct heads *h)
 {
     struct compute *c = compute_of(be);
-    struct store_job job = {&c->k, to, k, v, positions};
-    pool_run(c->pool, store_row, &job, rows);
+    if (h->q_norm) {
+        norm_rotate(c, h->q, h->n_heads, h->q_norm, h);
+        norm_rotate(c, h->k, h->to->n_heads, h->k_norm, h);
+    }
+    struct store_job job = {&c->k, h->to, h->k, h->v, h->positions};
+    pool_run(c->pool, store_row, &job, h->rows);
 }
 
 static size_t cpu_attention_size(struct backend *be, int rows, int n_heads, int head_dim)
@@ -256,7 +263,6 @@ static const struct backend_ops cpu_ops = {
     .gelu_multiply = cpu_gelu_multiply,
     .add = cpu_add,
     .add_table = cpu_add_table,
-    .norm_rotate = cpu_norm_rotate,
     .store = cpu_store,
     .attention_size = cpu_attention_size,
     .attention = cpu_attention,
@@ -279,6 +285,7 @@ int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct
         .ops = &cpu_ops,
         .device = "cpu",
         .kernels = isa_name(isa),
+        .card = -1,
         .threads = pool_threads(be->compute.pool),
         /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their
            norms */

@@ -13,6 +13,11 @@ struct backend_cuda {
     struct backend base;
     struct card *card;
     struct card_choice_part *choice_parts; /* [VECTOR_ROWS][CHOICE_BLOCKS] */
+    bool quantized;                        /* weights that take int8 have been placed */
+    /* Rows that the last operation has left as int8 in `packed` on the way. */
+    const float *ready;
+    const void *ready_packed;
+    int ready_rows;
 };
 
 static struct card *card_of(struct backend *be)
@@ -32,6 +37,46 @@ static int min_int(int a, int b)
 
 #define LAUNCH(be, kernel, x, y, z, threads, shared, ...)                                                              \
     card_launch(card_of(be), kernel, (struct card_grid){x, y, z}, threads, shared, (void *[]){__VA_ARGS__})
+
+/* ---- rows as int8 ------------------------------------------------------------------------------------------------ */
+
+enum { X8_BYTES = sizeof(int32_t[4]) + sizeof(float[2]) }; /* a unit */
+
+static struct card_bytes bytes_in(void *packed, int rows, int cols)
+{
+    const int units = card_units(cols);
+    return (struct card_bytes){
+        .q = packed, .scales = (float *)((int32_t *)packed + (size_t)rows * (size_t)units * 4), .units = units};
+}
+
+/* Every operation but linear says what it leaves: nothing, or with few rows for quantized weights `x` as int8 too. */
+static void forget_ready(struct backend *be)
+{
+    card_lock(card_of(be)); /* sessions of other threads come here, too */
+    ((struct backend_cuda *)be)->ready = NULL;
+    card_unlock(card_of(be));
+}
+
+static struct card_bytes leave_ready(struct backend *be, const float *x, int rows, int cols, void *packed)
+{
+    struct backend_cuda *b = (struct backend_cuda *)be;
+    const bool leaves = packed && b->quantized && rows <= VECTOR_ROWS;
+    card_lock(b->card);
+    b->ready = leaves ? x : NULL;
+    b->ready_packed = packed;
+    b->ready_rows = rows;
+    card_unlock(b->card);
+    return leaves ? bytes_in(packed, rows, cols) : (struct card_bytes){.q = NULL};
+}
+
+static bool is_ready(struct backend *be, const float *x, int rows, const void *packed)
+{
+    struct backend_cuda *b = (struct backend_cuda *)be;
+    card_lock(b->card);
+    const bool ready = b->ready && b->ready == x && b->ready_rows == rows && b->ready_packed == packed;
+    card_unlock(b->card);
+    return ready;
+}
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -58,6 +103,7 @@ static void cuda_release(struct backend *be, void *buffer)
 
 static void cuda_write(struct backend *be, void *to, const void *from, size_t bytes)
 {
+    forget_ready(be);
     card_write(card_of(be), to, from, bytes);
 }
 
@@ -68,6 +114,7 @@ static void cuda_read(struct backend *be, void *to, const void *from, size_t byt
 
 static void cuda_copy(struct backend *be, void *to, const void *from, size_t bytes)
 {
+    forget_ready(be);
     card_copy(card_of(be), to, from, bytes);
 }
 
@@ -78,6 +125,7 @@ static int cuda_finish(struct backend *be, struct ward_error *err)
 
 static bool cuda_begin(struct backend *be, void **recording)
 {
+    forget_ready(be);
     return card_begin(card_of(be), recording);
 }
 
@@ -134,6 +182,7 @@ static enum card_kernel place_kernel(enum tensor_type type, int *argument)
 static void cuda_place(struct backend *be, void *at, const struct tensor *from)
 {
     const size_t row_bytes = tensor_row_bytes(from);
+    ((struct backend_cuda *)be)->quantized |= !tensor_is_float(from->type);
     if (tensor_is_float(from->type) && from->cols % ROW_STEP == 0) {
         card_stream(card_of(be), at, from->data, (size_t)from->rows * row_bytes);
         return;
@@ -142,21 +191,19 @@ static void cuda_place(struct backend *be, void *at, const struct tensor *from)
     struct card_matrix w = card_lay_out(at, (int)formats[from->type], from->rows, from->cols, &end);
     int argument = 0;
     const enum card_kernel kernel = place_kernel(from->type, &argument);
-    const int most = (int)(CARD_PIECE / row_bytes);
+    const int most = row_bytes < CARD_PIECE ? (int)(CARD_PIECE / row_bytes) : 1;
     for (int first = 0; first < from->rows; first += most) {
         int rows = min_int(most, from->rows - first);
         /* The piece belongs to the kernel that follows it. */
         card_lock(card_of(be));
         void *piece = card_piece(card_of(be), tensor_row(from, first), (size_t)rows * row_bytes);
-        LAUNCH(be, kernel, blocks((size_t)rows * (size_t)w.units, ROW_THREADS), 1, 1, ROW_THREADS, 0, &w, &piece, &first,
-               &rows, &argument);
+        LAUNCH(be, kernel, blocks((size_t)rows * (size_t)w.units, ROW_THREADS), 1, 1, ROW_THREADS, 0, &w, &piece,
+               &first, &rows, &argument);
         card_unlock(card_of(be));
     }
 }
 
 /* ---- linear maps ------------------------------------------------------------------------------------------------- */
-
-enum { X8_BYTES = sizeof(int32_t[4]) + sizeof(float[2]) }; /* a unit of x as quantize_rows makes it */
 
 static size_t cuda_packed_size(struct backend *be, int rows, int cols)
 {
@@ -175,14 +222,14 @@ static bool is_quantized(const struct linear *map)
 /* Maps that follow one another in one format are one launch. */
 static void linear_few(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
-    int cols = maps->w->cols, units = card_units(cols);
-    void *q = packed, *scales = (char *)packed + (size_t)rows * (size_t)units * sizeof(int32_t[4]);
+    int cols = maps->w->cols;
+    struct card_bytes x8 = bytes_in(packed, rows, cols);
     bool quantized = false;
     for (int i = 0; i < n; i++)
         quantized |= is_quantized(&maps[i]);
-    if (quantized)
-        LAUNCH(be, KERNEL_quantize_rows, blocks((size_t)units, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0, &q,
-               &scales, &x, &cols, &units);
+    if (quantized && !is_ready(be, x, rows, packed))
+        LAUNCH(be, KERNEL_quantize_rows, blocks((size_t)x8.units, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0, &x8,
+               &x, &cols);
     const int size = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3;
     for (int i = 0; i < n;) {
         struct card_maps launch = {.n = 0};
@@ -193,7 +240,7 @@ static void linear_few(struct backend *be, const float *x, int rows, const struc
             launch.map[launch.n++] = (struct card_map){matrix_of(maps[i].w), maps[i].out, maps[i].bias, (int)total};
             total += blocks((size_t)maps[i].w->rows, VECTOR_THREADS / 32 * VECTOR_OUTPUTS);
         }
-        const void *input = bytes ? q : (const void *)x;
+        const void *input = bytes ? x8.q : (const void *)x, *scales = x8.scales;
         LAUNCH(be, (enum card_kernel)(KERNEL_vector_f32_1 + 4 * format + size), total, 1, 1, VECTOR_THREADS, 0, &launch,
                &input, &scales, &rows);
     }
@@ -207,12 +254,13 @@ static int x_parts(const struct linear *map)
 
 static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
+    forget_ready(be);
     int cols = maps->w->cols, units = card_units(cols), packed_parts = 0;
     for (int i = 0; i < n; i++) {
         int parts = x_parts(&maps[i]), w_parts = parts == X_PARTS && maps[i].w->type != TENSOR_BF16 ? X_PARTS : X_WHOLE;
         if (parts != packed_parts)
-            LAUNCH(be, KERNEL_pack_rows, blocks((size_t)units * (UNIT / 2), ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
-                   &packed, &x, &cols, &units, &parts);
+            LAUNCH(be, KERNEL_pack_rows, blocks((size_t)units * (UNIT / 2), ROW_THREADS), (unsigned)rows, 1,
+                   ROW_THREADS, 0, &packed, &x, &cols, &units, &parts);
         packed_parts = parts;
         struct card_map map = {matrix_of(maps[i].w), maps[i].out, maps[i].bias, 0};
         LAUNCH(be, (enum card_kernel)(KERNEL_matrix_f32 + map.w.format), blocks((size_t)map.w.rows, MATRIX_OUTPUTS),
@@ -235,65 +283,75 @@ static void cuda_embed(struct backend *be, float *out, const struct tensor *tabl
                        float scale)
 {
     struct card_matrix w = matrix_of(table);
+    forget_ready(be);
     if (rows)
         LAUNCH(be, KERNEL_embed, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &w, &ids, &scale);
 }
 
 static void cuda_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
-                          float eps)
+                          float eps, void *packed)
 {
-    LAUNCH(be, KERNEL_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &cols, &eps);
+    struct card_bytes bytes = leave_ready(be, out, rows, cols, packed);
+    LAUNCH(be, KERNEL_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &cols, &eps, &bytes);
 }
 
-static void cuda_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight, int rows, int cols,
-                              float eps)
+static void cuda_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight,
+                              const float *next_weight, int rows, int cols, float eps, void *packed)
 {
-    LAUNCH(be, KERNEL_add_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &residual, &x, &weight, &cols, &eps);
+    struct card_bytes bytes = leave_ready(be, x, rows, cols, next_weight ? packed : NULL);
+    LAUNCH(be, KERNEL_add_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &residual, &x, &weight, &next_weight, &cols,
+           &eps, &bytes);
 }
 
 static void cuda_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
                             int rows, int cols, float eps)
 {
+    forget_ready(be);
     LAUNCH(be, KERNEL_layer_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &bias, &cols, &eps);
 }
 
 static void cuda_gelu(struct backend *be, float *x, size_t n)
 {
+    forget_ready(be);
     LAUNCH(be, KERNEL_gelu, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &n);
 }
 
-static void cuda_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, size_t n)
+static void cuda_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
+                               void *packed)
 {
-    LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &gate, &up, &n);
+    struct card_bytes bytes = leave_ready(be, out, rows, cols, packed);
+    size_t n = (size_t)rows * (size_t)cols;
+    if (bytes.q)
+        LAUNCH(be, KERNEL_gelu_multiply_bytes, blocks((size_t)bytes.units, 64), (unsigned)rows, 1, 64, 0, &out, &gate,
+               &up, &cols, &bytes);
+    else
+        LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &gate, &up, &n);
 }
 
 static void cuda_add(struct backend *be, float *x, const float *y, size_t n)
 {
+    forget_ready(be);
     LAUNCH(be, KERNEL_add, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &y, &n);
 }
 
 static void cuda_add_table(struct backend *be, float *x, const struct tensor *table)
 {
     struct card_matrix w = matrix_of(table);
+    forget_ready(be);
     LAUNCH(be, KERNEL_add_table, (unsigned)table->rows, 1, 1, ROW_THREADS, 0, &x, &w);
-}
-
-static void cuda_norm_rotate(struct backend *be, float *x, int rows, int heads, int head_dim, const float *weight,
-                             float eps, const float *cosine, const float *sine)
-{
-    LAUNCH(be, KERNEL_norm_rotate, (unsigned)heads, (unsigned)rows, 1, ROW_THREADS / 2, 0, &x, &head_dim, &weight, &eps,
-           &cosine, &sine);
 }
 
 static void cuda_pool(struct backend *be, float *out, const float *x, int side, int block, int cols)
 {
     const unsigned squares = (unsigned)(side / block);
+    forget_ready(be);
     LAUNCH(be, KERNEL_pool, squares * squares, 1, 1, ROW_THREADS, 0, &out, &x, &side, &block, &cols);
 }
 
 static void cuda_choose(struct backend *be, struct choice *out, const float *logits, int rows, int n, float softcap)
 {
     struct card_choice_part *parts = ((struct backend_cuda *)be)->choice_parts; /* of all sessions */
+    forget_ready(be);
     card_lock(card_of(be));
     LAUNCH(be, KERNEL_choose_parts, CHOICE_BLOCKS, (unsigned)rows, 1, ROW_THREADS, 0, &parts, &logits, &n, &softcap);
     LAUNCH(be, KERNEL_choose_whole, 1, 1, 1, 32, 0, &out, &parts, &rows);
@@ -302,12 +360,27 @@ static void cuda_choose(struct backend *be, struct choice *out, const float *log
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-static void cuda_store(struct backend *be, const struct kv_layer *to, const float *k, const float *v,
-                       const int *positions, int rows)
+static void cuda_store(struct backend *be, const struct heads *h)
 {
-    struct kv_layer t = *to;
-    LAUNCH(be, KERNEL_store, (unsigned)t.n_heads, (unsigned)rows, 1, ROW_THREADS / 2, 0, &t.k, &t.v, &k, &v, &positions,
-           &t.head_dim, &t.capacity);
+    struct card_heads heads = {
+        .q = h->q,
+        .k = h->k,
+        .v = h->v,
+        .to_k = h->to->k,
+        .to_v = h->to->v,
+        .positions = h->positions,
+        .q_norm = h->q_norm,
+        .k_norm = h->k_norm,
+        .cosine = h->cosine,
+        .sine = h->sine,
+        .n_heads = h->q_norm ? h->n_heads : 0,
+        .head_dim = h->to->head_dim,
+        .capacity = h->to->capacity,
+        .eps = h->eps,
+    };
+    forget_ready(be);
+    LAUNCH(be, KERNEL_store, (unsigned)(heads.n_heads + h->to->n_heads), (unsigned)h->rows, 1, ROW_THREADS / 2, 0,
+           &heads);
 }
 
 /* Enough blocks for one row to fill the card twice: the same for any number of rows. */
@@ -342,11 +415,13 @@ static enum card_kernel flash_kernel(struct backend *be, int head_dim, unsigned 
     return CARD_KERNEL_COUNT;
 }
 
-static void attend_few(struct backend *be, struct card_attention *a)
+/* `bytes`: where the result goes as int8, if it does. */
+static void attend_few(struct backend *be, struct card_attention *a, struct card_bytes *bytes)
 {
     const unsigned heads = (unsigned)a->n_heads, rows = (unsigned)a->rows;
-    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, 128, (unsigned)(2 * a->head_dim) * sizeof(float), a);
-    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, 128, 0, a);
+    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, 128, (unsigned)(2 * a->head_dim) * sizeof(float),
+           a);
+    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, 128, 0, a, bytes);
 }
 
 static void cuda_attention(struct backend *be, const struct attention *a)
@@ -368,13 +443,16 @@ static void cuda_attention(struct backend *be, const struct attention *a)
         .splits = splits(be, a->n_heads),
     };
     unsigned shared = 0;
-    const enum card_kernel flash =
-        a->rows > VECTOR_ROWS ? flash_kernel(be, a->head_dim, &shared) : CARD_KERNEL_COUNT;
+    const enum card_kernel flash = a->rows > VECTOR_ROWS ? flash_kernel(be, a->head_dim, &shared) : CARD_KERNEL_COUNT;
     if (flash != CARD_KERNEL_COUNT) {
+        forget_ready(be);
         LAUNCH(be, flash, blocks((size_t)a->rows, FLASH_ROWS), (unsigned)a->n_heads, 1, FLASH_THREADS, shared, &c);
         return;
     }
     const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
+    /* A block writes the units of its head: whole ones, and none are to be filled up. */
+    const bool whole = a->head_dim % UNIT == 0 && width % ROW_STEP == 0;
+    struct card_bytes bytes = leave_ready(be, a->out, a->rows, (int)width, whole ? a->packed : NULL);
     for (int first = 0; first < a->rows; first += VECTOR_ROWS) {
         struct card_attention part = c;
         part.rows = min_int(VECTOR_ROWS, a->rows - first);
@@ -382,7 +460,7 @@ static void cuda_attention(struct backend *be, const struct attention *a)
         part.q = c.q + (size_t)first * width;
         part.lo = c.lo + first;
         part.hi = c.hi + first;
-        attend_few(be, &part);
+        attend_few(be, &part, &bytes);
     }
 }
 
@@ -410,7 +488,6 @@ static const struct backend_ops cuda_ops = {
     .gelu_multiply = cuda_gelu_multiply,
     .add = cuda_add,
     .add_table = cuda_add_table,
-    .norm_rotate = cuda_norm_rotate,
     .store = cuda_store,
     .attention_size = cuda_attention_size,
     .attention = cuda_attention,
@@ -438,11 +515,14 @@ int backend_cuda_open(struct backend **out, int index, struct ward_error *err)
         .device_name = card_info(card)->name,
         .kernels = card_info(card)->kernels,
         .threads = 1,
+        .card = card_info(card)->index,
         .cache_type = TENSOR_F16,
         .encoder_type = TENSOR_F16,
+        .keeps_work = true,
     };
     void *parts;
-    const int rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens", err);
+    const int rc =
+        card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens", err);
     if (rc) {
         free(be);
         return rc;

@@ -8,7 +8,7 @@
 /* A weight after the other in one piece of memory: first counted, then copied. */
 struct walk {
     struct backend *be;
-    uint8_t *memory;  /* NULL: only count */
+    uint8_t *memory; /* NULL: only count */
     size_t bytes;
     const void *last; /* host memory of the last matrix, and where it went: a tied head and embedding are one */
     const void *last_placed;

@@ -51,7 +51,8 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     struct backend *be = model->backend;
     int rc = kv_open(&s->kv, be, &c->text, s->context, chunk, err);
     if (!rc)
-        rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk, err);
+        rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk,
+                       be->keeps_work ? vision_work_bytes(be, &c->vision) : 0, err);
     if (!rc)
         rc = sampler_open(&s->sampler, c->text.vocab_size, err);
     if (!rc && c->image_tokens) {
@@ -121,8 +122,8 @@ static void forget_after(struct ward_session *s, int keep)
         s->n_held_images--;
 }
 
-static int run_encoder(struct ward_session *s, const struct ward_image *image, int index,
-                        struct prefill_report *report, struct ward_error *err)
+static int run_encoder(struct ward_session *s, const struct ward_image *image, int index, struct prefill_report *report,
+                       struct ward_error *err)
 {
     const struct model_config *c = &s->model->checkpoint.config;
     const int size = c->vision.image_size;
@@ -142,8 +143,8 @@ static int run_encoder(struct ward_session *s, const struct ward_image *image, i
     image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1,
                     c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->planes);
     const double resized = clock_ms();
-    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features, index,
-                                 &s->observer, err);
+    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features,
+                                 s->model->backend->keeps_work ? s->text.b.memory : NULL, index, &s->observer, err);
     vision_rest(&c->vision, &s->model->checkpoint.weights->vision);
     report->image_ms += resized - start;
     report->vision_ms += clock_ms() - resized;
@@ -271,8 +272,7 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
     return rc ? rc : report_progress(options, "prefill", s->n_held, (int)p->ids.n, err);
 }
 
-int session_step(struct ward_session *s, int32_t id, int draft_most, bool always, int *drafted,
-                 struct ward_error *err)
+int session_step(struct ward_session *s, int32_t id, int draft_most, bool always, int *drafted, struct ward_error *err)
 {
     *drafted = 0;
     if (s->n_ahead && s->held[s->n_held] == id) {

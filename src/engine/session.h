@@ -23,7 +23,7 @@ struct ward_session {
     bool encode_always;
 
     /* What the cache holds: tokens 0 .. n_held-1, and the images among them. */
-    int32_t *held;                  /* [context] */
+    int32_t *held; /* [context] */
     int n_held;
     struct held_image *held_images; /* [context / image tokens] */
     int n_held_images;
@@ -33,12 +33,12 @@ struct ward_session {
     int n_ahead, row;
     struct speculator speculator;
 
-    float *features;         /* [image_tokens][D] of the image being prefilled, in the backend's memory */
-    uint8_t *pixels;         /* [size][size][3] */
-    float *planes;           /* [3][size][size] */
-    bool choose;             /* the backend chooses the likeliest token: its logits stay where they are */
-    struct choice choice;    /* of the last held position, if `choose` */
-    float *logits;           /* [V] of the last held position in host memory, unless `choose` */
+    float *features;          /* [image_tokens][D] of the image being prefilled, in the backend's memory */
+    uint8_t *pixels;          /* [size][size][3] */
+    float *planes;            /* [3][size][size] */
+    bool choose;              /* the backend chooses the likeliest token: its logits stay where they are */
+    struct choice choice;     /* of the last held position, if `choose` */
+    float *logits;            /* [V] of the last held position in host memory, unless `choose` */
     struct ward_logprob *top; /* [logprobs] */
     int top_capacity;
 };

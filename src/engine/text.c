@@ -1,5 +1,7 @@
 #include "engine/text.h"
 
+#include "engine/buffers.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +44,7 @@ static struct inputs lay_out(void *buffer, int rows, int head_dim)
     };
 }
 
-static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error *err)
+static int allocate_buffers(struct text_decoder *t, int rows, size_t least, struct ward_error *err)
 {
     const struct text_config *c = t->config;
     struct backend *be = t->be;
@@ -57,10 +59,7 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
         const size_t size = be->ops->packed_size(be, rows, other_inputs[i]);
         packed = size > packed ? size : packed;
     }
-    const struct {
-        void **buffer;
-        size_t bytes;
-    } wanted[] = {
+    const struct buffer_request wanted[] = {
         {(void **)&b->hidden, n * (size_t)c->hidden_size * sizeof(float)},
         {(void **)&b->norm, n * (size_t)c->hidden_size * sizeof(float)},
         {(void **)&b->q, n * q * sizeof(float)},
@@ -75,11 +74,11 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
         {&b->packed, packed},
         {&b->attention, be->ops->attention_size(be, rows, c->n_heads, c->head_dim)},
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        const int rc = be->ops->alloc(be, wanted[i].buffer, wanted[i].bytes, "the decoder's work buffers", err);
-        if (rc)
-            return rc;
-    }
+    const size_t n_wanted = sizeof wanted / sizeof *wanted, bytes = buffers_bytes(wanted, n_wanted);
+    const int rc = be->ops->alloc(be, &b->memory, bytes > least ? bytes : least, "the decoder's work buffers", err);
+    if (rc)
+        return rc;
+    buffers_place(b->memory, wanted, n_wanted);
     b->host_inputs = malloc(inputs_bytes(rows, c->head_dim));
     b->inverse_frequency = malloc(2 * half * sizeof(float));
     if (!b->host_inputs || !b->inverse_frequency)
@@ -89,10 +88,10 @@ static int allocate_buffers(struct text_decoder *t, int rows, struct ward_error 
 }
 
 int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config,
-              const struct text_weights *weights, int rows, struct ward_error *err)
+              const struct text_weights *weights, int rows, size_t least, struct ward_error *err)
 {
     *t = (struct text_decoder){.be = be, .config = config, .weights = weights};
-    const int rc = allocate_buffers(t, rows, err);
+    const int rc = allocate_buffers(t, rows, least, err);
     if (rc) {
         text_close(t);
         return rc;
@@ -111,10 +110,8 @@ void text_close(struct text_decoder *t)
     struct text_buffers *b = &t->b;
     for (int i = 0; t->be && i < GEMV_MAX_N; i++)
         t->be->ops->forget(t->be, &t->steps[i]);
-    void *const buffers[] = {b->hidden, b->norm, b->q,      b->attended, b->k,      b->v,
-                             b->gate,   b->up,   b->inputs, b->choices,  b->logits, b->packed, b->attention};
-    for (size_t i = 0; t->be && i < sizeof buffers / sizeof *buffers; i++)
-        t->be->ops->release(t->be, buffers[i]);
+    if (t->be)
+        t->be->ops->release(t->be, b->memory);
     free(b->host_inputs);
     free(b->inverse_frequency);
     *t = (struct text_decoder){0};
@@ -172,7 +169,8 @@ static bool is_finer(const struct tensor *w)
     return w->type == TENSOR_F16 || w->type == TENSOR_F32;
 }
 
-/* hidden += norm(attention(norm(hidden))) */
+/* hidden += norm(attention(b.norm)), b.norm = norm(hidden). A block leaves the normed input of the next: one pass over
+ * hidden for both. */
 static void attention_block(struct text_decoder *t, const struct text_layer *w, const struct kv_layer *cache,
                             const struct inputs *in, int kind, int rows)
 {
@@ -182,17 +180,27 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
     struct text_buffers *b = &t->b;
     const float eps = (float)c->rms_norm_eps;
 
-    ops->rms_norm(be, b->norm, b->hidden, w->input_norm, rows, c->hidden_size, eps);
     /* What decides which positions are seen is worth float32: it costs a tenth of the layer's products and leaves half
      * of the error that rounding every product's input to bf16 makes (docs/parity.md). */
     const struct linear qkv[] = {{.out = b->q, .w = &w->q, .exact = true},
                                  {.out = b->k, .w = &w->k, .exact = true},
                                  {.out = b->v, .w = &w->v, .exact = true}};
     ops->linear(be, b->norm, rows, qkv, 3, b->packed);
-    ops->norm_rotate(be, b->q, rows, c->n_heads, c->head_dim, w->q_norm, eps, in->cosine[kind], in->sine[kind]);
-    ops->norm_rotate(be, b->k, rows, c->n_kv_heads, c->head_dim, w->k_norm, eps, in->cosine[kind],
-                     in->sine[kind]);
-    ops->store(be, cache, b->k, b->v, in->positions, rows);
+    const struct heads heads = {
+        .q = b->q,
+        .k = b->k,
+        .v = b->v,
+        .rows = rows,
+        .n_heads = c->n_heads,
+        .to = cache,
+        .positions = in->positions,
+        .q_norm = w->q_norm,
+        .k_norm = w->k_norm,
+        .eps = eps,
+        .cosine = in->cosine[kind],
+        .sine = in->sine[kind],
+    };
+    ops->store(be, &heads);
     const struct attention attention = {
         .out = b->attended,
         .q = b->q,
@@ -209,15 +217,17 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
         .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
         .exact = true,
         .scratch = b->attention,
+        .packed = b->packed,
     };
     ops->attention(be, &attention);
     const struct linear output = {.out = b->norm, .w = &w->o, .exact = is_finer(&w->o)};
     ops->linear(be, b->attended, rows, &output, 1, b->packed);
-    ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, rows, c->hidden_size, eps);
+    ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, w->pre_feedforward_norm, rows, c->hidden_size, eps,
+                      b->packed);
 }
 
-/* hidden += norm(down(gelu(gate(x)) * up(x))), x = norm(hidden) */
-static void mlp_block(struct text_decoder *t, const struct text_layer *w, int rows)
+/* hidden += norm(down(gelu(gate(x)) * up(x))), x = b.norm; b.norm = norm(hidden), unless there is no next layer. */
+static void mlp_block(struct text_decoder *t, const struct text_layer *w, const struct text_layer *next, int rows)
 {
     const struct text_config *c = t->config;
     const struct backend_ops *ops = t->be->ops;
@@ -225,14 +235,14 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, int ro
     struct text_buffers *b = &t->b;
     const float eps = (float)c->rms_norm_eps;
 
-    ops->rms_norm(be, b->norm, b->hidden, w->pre_feedforward_norm, rows, c->hidden_size, eps);
     const struct linear gate_up[] = {{.out = b->gate, .w = &w->gate, .exact = is_finer(&w->gate)},
                                      {.out = b->up, .w = &w->up, .exact = is_finer(&w->up)}};
     ops->linear(be, b->norm, rows, gate_up, 2, b->packed);
-    ops->gelu_multiply(be, b->gate, b->gate, b->up, (size_t)rows * (size_t)c->intermediate_size);
+    ops->gelu_multiply(be, b->gate, b->gate, b->up, rows, c->intermediate_size, b->packed);
     const struct linear down = {.out = b->norm, .w = &w->down, .exact = is_finer(&w->down)};
     ops->linear(be, b->gate, rows, &down, 1, b->packed);
-    ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, rows, c->hidden_size, eps);
+    ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, next ? next->input_norm : NULL, rows,
+                      c->hidden_size, eps, b->packed);
 }
 
 /* hidden = embeddings of the tokens; the rows of an image are its features, which are not scaled. */
@@ -260,9 +270,12 @@ static void run_layers(struct text_decoder *t, struct kv_cache *kv, int first, i
     const struct inputs in = lay_out(t->b.inputs, rows, c->head_dim);
     embed(t, &in, first, rows, images, n_images);
     observe(observer, t->be, "text.embeddings", -1, first, rows, c->hidden_size, t->b.hidden);
-    for (int l = 0; l < c->n_layers; l++) {
-        attention_block(t, &t->weights->layers[l], &kv->layers[l], &in, c->global[l] ? GLOBAL : SLIDING, rows);
-        mlp_block(t, &t->weights->layers[l], rows);
+    const struct text_layer *layer = t->weights->layers;
+    t->be->ops->rms_norm(t->be, t->b.norm, t->b.hidden, layer->input_norm, rows, c->hidden_size, (float)c->rms_norm_eps,
+                         t->b.packed);
+    for (int l = 0; l < c->n_layers; l++, layer++) {
+        attention_block(t, layer, &kv->layers[l], &in, c->global[l] ? GLOBAL : SLIDING, rows);
+        mlp_block(t, layer, l + 1 < c->n_layers ? layer + 1 : NULL, rows);
         observe(observer, t->be, "text.layer", l, first, rows, c->hidden_size, t->b.hidden);
     }
 }
@@ -280,7 +293,7 @@ void text_logits(struct text_decoder *t, int row, int rows, int position, const 
     const struct text_config *c = t->config;
     struct text_buffers *b = &t->b;
     t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, rows,
-                         c->hidden_size, (float)c->rms_norm_eps);
+                         c->hidden_size, (float)c->rms_norm_eps, b->packed);
     observe(observer, t->be, "text.norm", -1, position, rows, c->hidden_size, b->norm);
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
     t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);

@@ -10,6 +10,7 @@
  * key-value heads, C head_dim, V vocabulary. */
 struct text_buffers {
     int rows;
+    void *memory;              /* all of them, in the backend's memory */
     float *hidden;             /* [rows][D] the residual stream */
     float *norm;               /* [rows][D] */
     float *q, *attended;       /* [rows][H*C] */
@@ -31,8 +32,9 @@ struct text_decoder {
     float embed_scale;
 };
 
+/* least: bytes of b.memory at least, which others may use between calls of text_forward. */
 WARD_CHECKED int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config,
-                           const struct text_weights *weights, int rows, struct ward_error *err);
+                           const struct text_weights *weights, int rows, size_t least, struct ward_error *err);
 void text_close(struct text_decoder *t);
 
 /* A run of positions with the features of one image in place of embeddings. */

@@ -2,9 +2,11 @@
 
 #include "base/mapping.h"
 #include "base/private.h"
+#include "engine/buffers.h"
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The MLP, whose hidden rows are the widest, runs over blocks of this many patches to keep the memory small. */
 enum { MLP_ROWS = 1024 };
@@ -14,31 +16,38 @@ struct encoder {
     struct backend *be;
     const struct vision_config *config;
     int patches;
-    float *hidden;      /* [N][E] the residual stream */
-    float *norm;        /* [N][E] */
-    float *q, *k, *v;   /* [N][E] */
-    float *wide;        /* [MLP_ROWS][F] */
+    float *hidden;          /* [N][E] the residual stream */
+    float *norm;            /* [N][E] */
+    float *q, *k, *v;       /* [N][E] */
     void *packed, *scratch; /* for linear and for attention */
-    struct kv_layer kv; /* keys and values head by head: [heads][N][E/heads] */
-    int *positions;     /* [N] */
-    int *lo, *hi;       /* [N]: every patch sees all patches */
-    float *host;        /* [N][C*P*P] the pixels of each patch */
+    struct kv_layer kv;     /* keys and values head by head: [heads][N][E/heads] */
+    int *positions;         /* [N] */
+    int *lo, *hi;           /* [N]: every patch sees all patches */
+    float *host;            /* [N][C*P*P] the pixels of each patch */
+    void *own;              /* all of them, unless the caller gave the memory */
 };
 
 static void encoder_close(struct encoder *e)
 {
-    void *const buffers[] = {e->hidden, e->norm, e->q, e->k, e->v, e->wide, e->packed,
-                             e->scratch, e->kv.k, e->kv.v, e->positions, e->lo, e->hi};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++)
-        e->be->ops->release(e->be, buffers[i]);
+    e->be->ops->release(e->be, e->own);
     free(e->host);
 }
 
-static int encoder_open(struct encoder *e, struct backend *be, const struct vision_config *c, struct ward_error *err)
+enum { BUFFERS = 12 };
+
+/* Shapes, and what they ask of memory. */
+static void encoder_shape(struct encoder *e, struct buffer_request wanted[BUFFERS], struct backend *be,
+                          const struct vision_config *c)
 {
     const int side = c->image_size / c->patch_size, patches = side * side;
     const int pixels = c->n_channels * c->patch_size * c->patch_size;
-    *e = (struct encoder){.be = be, .config = c, .patches = patches};
+    *e = (struct encoder){.be = be,
+                          .config = c,
+                          .patches = patches,
+                          .kv = {.type = be->encoder_type,
+                                 .n_heads = c->n_heads,
+                                 .head_dim = c->hidden_size / c->n_heads,
+                                 .capacity = patches}};
     const size_t n = (size_t)patches, rows = n * (size_t)c->hidden_size * sizeof(float);
     /* The pixels of the patches are an input as well: they use q's memory, which may have to be larger for it. */
     const size_t input = n * (size_t)pixels * sizeof(float);
@@ -46,16 +55,14 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
     const int block = patches < MLP_ROWS ? patches : MLP_ROWS;
     const size_t wide_packed = be->ops->packed_size(be, block, c->intermediate_size);
     packed = packed > wide_packed ? packed : wide_packed;
-    const struct {
-        void **buffer;
-        size_t bytes;
-    } wanted[] = {
+    /* What the MLP needs besides lies where the keys were, before they went head by head. */
+    const size_t wide = (size_t)block * (size_t)c->intermediate_size * sizeof(float);
+    const struct buffer_request all[BUFFERS] = {
         {(void **)&e->hidden, rows},
         {(void **)&e->norm, rows},
         {(void **)&e->q, input > rows ? input : rows},
-        {(void **)&e->k, rows},
+        {(void **)&e->k, rows > wide ? rows : wide},
         {(void **)&e->v, rows},
-        {(void **)&e->wide, (size_t)block * (size_t)c->intermediate_size * sizeof(float)},
         {&e->packed, packed},
         {&e->scratch, be->ops->attention_size(be, patches, c->n_heads, c->hidden_size / c->n_heads)},
         {&e->kv.k, tensor_bytes(be->encoder_type, n * (size_t)c->hidden_size)},
@@ -64,31 +71,46 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
         {(void **)&e->lo, n * sizeof(int)},
         {(void **)&e->hi, n * sizeof(int)},
     };
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-        const int rc = be->ops->alloc(be, wanted[i].buffer, wanted[i].bytes, "the vision encoder", err);
-        if (rc) {
-            encoder_close(e);
+    memcpy(wanted, all, sizeof all);
+}
+
+static int encoder_open(struct encoder *e, struct backend *be, const struct vision_config *c, void *work,
+                        struct ward_error *err)
+{
+    struct buffer_request wanted[BUFFERS];
+    encoder_shape(e, wanted, be, c);
+    const size_t n = (size_t)e->patches, pixels = n * (size_t)(c->n_channels * c->patch_size * c->patch_size);
+    if (!work) {
+        const int rc = be->ops->alloc(be, &e->own, buffers_bytes(wanted, BUFFERS), "the vision encoder", err);
+        if (rc)
             return rc;
-        }
     }
-    e->kv.type = be->encoder_type;
-    e->kv.n_heads = c->n_heads;
-    e->kv.head_dim = c->hidden_size / c->n_heads;
-    e->kv.capacity = patches;
-    e->host = malloc(input);
-    memory_keep_private(e->host, input);
+    buffers_place(work ? work : e->own, wanted, BUFFERS);
+    e->host = calloc(pixels, sizeof *e->host);
+    memory_keep_private(e->host, pixels * sizeof *e->host);
     if (!e->host) {
         encoder_close(e);
-        return error_no_memory(err, "the vision encoder", input);
+        return error_no_memory(err, "the vision encoder", pixels * sizeof *e->host);
     }
     int *const numbers = (int *)e->host; /* at least one float a patch */
-    for (int i = 0; i < patches; i++)
+    be->ops->write(be, e->lo, numbers, n * sizeof *numbers);
+    for (int i = 0; i < e->patches; i++)
         numbers[i] = i;
     be->ops->write(be, e->positions, numbers, n * sizeof *numbers);
-    for (int i = 0; i < patches; i++)
-        numbers[i] = patches;
+    for (int i = 0; i < e->patches; i++)
+        numbers[i] = e->patches;
     be->ops->write(be, e->hi, numbers, n * sizeof *numbers);
     return 0;
+}
+
+size_t vision_work_bytes(struct backend *be, const struct vision_config *config)
+{
+    struct encoder e;
+    struct buffer_request wanted[BUFFERS];
+    if (!config->n_layers)
+        return 0;
+    encoder_shape(&e, wanted, be, config);
+    return buffers_bytes(wanted, BUFFERS);
 }
 
 /* hidden = patches through the convolution (a linear map of the pixels of a patch: channel, row, column) + positions */
@@ -123,7 +145,8 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
                                  {.out = e->k, .w = &w->k, .bias = w->k_bias},
                                  {.out = e->v, .w = &w->v, .bias = w->v_bias}};
     ops->linear(e->be, e->norm, e->patches, qkv, 3, e->packed);
-    ops->store(e->be, &e->kv, e->k, e->v, e->positions, e->patches);
+    const struct heads heads = {.k = e->k, .v = e->v, .rows = e->patches, .to = &e->kv, .positions = e->positions};
+    ops->store(e->be, &heads);
     const struct attention attention = {
         .out = e->norm,
         .q = e->q,
@@ -152,15 +175,16 @@ static void mlp_block(struct encoder *e, const struct vision_layer *w)
     const struct vision_config *c = e->config;
     const struct backend_ops *ops = e->be->ops;
     const size_t width = (size_t)c->hidden_size;
+    float *const wide = e->k; /* [MLP_ROWS][F] */
     ops->layer_norm(e->be, e->norm, e->hidden, w->norm2, w->norm2_bias, e->patches, c->hidden_size,
                     (float)c->layer_norm_eps);
     for (int first = 0; first < e->patches; first += MLP_ROWS) {
         const int rows = e->patches - first < MLP_ROWS ? e->patches - first : MLP_ROWS;
-        const struct linear fc1 = {.out = e->wide, .w = &w->fc1, .bias = w->fc1_bias};
+        const struct linear fc1 = {.out = wide, .w = &w->fc1, .bias = w->fc1_bias};
         ops->linear(e->be, e->norm + (size_t)first * width, rows, &fc1, 1, e->packed);
-        ops->gelu(e->be, e->wide, (size_t)rows * (size_t)c->intermediate_size);
+        ops->gelu(e->be, wide, (size_t)rows * (size_t)c->intermediate_size);
         const struct linear fc2 = {.out = e->q + (size_t)first * width, .w = &w->fc2, .bias = w->fc2_bias};
-        ops->linear(e->be, e->wide, rows, &fc2, 1, e->packed);
+        ops->linear(e->be, wide, rows, &fc2, 1, e->packed);
     }
     ops->add(e->be, e->hidden, e->q, (size_t)e->patches * width);
 }
@@ -174,18 +198,18 @@ static void project(struct encoder *e, const struct model_config *config, const 
     e->be->ops->pool(e->be, e->q, e->norm, side, side / squares, c->hidden_size);
     /* The projector's norm takes the eps of the vision encoder. */
     e->be->ops->rms_norm(e->be, e->q, e->q, w->projector_norm, config->image_tokens, c->hidden_size,
-                         (float)c->layer_norm_eps);
+                         (float)c->layer_norm_eps, e->packed);
     const struct linear projector = {.out = features, .w = &w->projector};
     e->be->ops->linear(e->be, e->q, config->image_tokens, &projector, 1, e->packed);
 }
 
 int vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
-                  const float *pixels, float *features, int index, const struct observer *observer,
+                  const float *pixels, float *features, void *work, int index, const struct observer *observer,
                   struct ward_error *err)
 {
     const struct vision_config *c = &config->vision;
     struct encoder e;
-    const int rc = encoder_open(&e, be, c, err);
+    const int rc = encoder_open(&e, be, c, work, err);
     if (rc)
         return rc;
     embed_patches(&e, weights, pixels);

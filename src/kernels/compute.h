@@ -46,7 +46,7 @@ struct attention {
     const int *lo, *hi; /* [rows]; lo >= 0. A row with lo >= hi sees nothing: its output is 0 */
     float scale;        /* of the scores */
     bool exact;         /* products of float32 even where the multiply would round */
-    void *scratch;      /* what a backend asked for (engine/backend.h); compute_attention needs none */
+    void *scratch, *packed; /* for a backend that asks for them (engine/backend.h); compute_attention does not */
 };
 /* Blocked with an online softmax, never a whole score matrix; up to GEMV_MAX_N rows each as if it were alone. Query head h uses key head h / (n_heads / n_kv_heads). No
  * allocation. */

@@ -25,15 +25,15 @@ static void visit_vision(struct vision_weights *w, const struct vision_config *c
     const int e = c->hidden_size, f = c->intermediate_size;
     struct tensor *const input[] = {&w->patch, &w->position};
     visit_matrices(input, 2, v);
-    const struct vector outside[] = {{&w->patch_bias, e}, {&w->post_norm, e}, {&w->post_norm_bias, e},
-                                     {&w->projector_norm, e}};
+    const struct vector outside[] = {
+        {&w->patch_bias, e}, {&w->post_norm, e}, {&w->post_norm_bias, e}, {&w->projector_norm, e}};
     visit_vectors(outside, sizeof outside / sizeof *outside, v);
     for (int l = 0; l < c->n_layers; l++) {
         struct vision_layer *layer = &w->layers[l];
         struct tensor *const matrices[] = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->fc1, &layer->fc2};
-        const struct vector vectors[] = {{&layer->norm1, e},    {&layer->norm1_bias, e}, {&layer->norm2, e},
-                                         {&layer->norm2_bias, e}, {&layer->q_bias, e},   {&layer->k_bias, e},
-                                         {&layer->v_bias, e},   {&layer->out_bias, e},   {&layer->fc1_bias, f},
+        const struct vector vectors[] = {{&layer->norm1, e},      {&layer->norm1_bias, e}, {&layer->norm2, e},
+                                         {&layer->norm2_bias, e}, {&layer->q_bias, e},     {&layer->k_bias, e},
+                                         {&layer->v_bias, e},     {&layer->out_bias, e},   {&layer->fc1_bias, f},
                                          {&layer->fc2_bias, e}};
         visit_matrices(matrices, sizeof matrices / sizeof *matrices, v);
         visit_vectors(vectors, sizeof vectors / sizeof *vectors, v);
@@ -51,10 +51,12 @@ void weights_visit(struct weights *w, const struct model_config *config, const s
         struct text_layer *layer = &w->text.layers[l];
         struct tensor *const matrices[] = {&layer->q,    &layer->k,  &layer->v,   &layer->o,
                                            &layer->gate, &layer->up, &layer->down};
-        const struct vector vectors[] = {
-            {&layer->input_norm, c->hidden_size},           {&layer->post_attention_norm, c->hidden_size},
-            {&layer->pre_feedforward_norm, c->hidden_size}, {&layer->post_feedforward_norm, c->hidden_size},
-            {&layer->q_norm, c->head_dim},                  {&layer->k_norm, c->head_dim}};
+        const struct vector vectors[] = {{&layer->input_norm, c->hidden_size},
+                                         {&layer->post_attention_norm, c->hidden_size},
+                                         {&layer->pre_feedforward_norm, c->hidden_size},
+                                         {&layer->post_feedforward_norm, c->hidden_size},
+                                         {&layer->q_norm, c->head_dim},
+                                         {&layer->k_norm, c->head_dim}};
         visit_matrices(matrices, sizeof matrices / sizeof *matrices, v);
         visit_vectors(vectors, sizeof vectors / sizeof *vectors, v);
     }

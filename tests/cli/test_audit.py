@@ -178,6 +178,17 @@ def every_command_that_does_something_is_recorded():
 
 
 @test
+def a_measurement_is_recorded_with_its_models():
+    log = Log()
+    sha256 = succeeds("hash", SHORT).split()[0]
+    done = run("bench", "-m", SHORT, "--model-hash", sha256, "-i", "none", "-n", "2", "-r", "1", "--warmups", "0", "--no-cold", env=log.env)
+    equal(done.returncode, 0, f"exit status ({done.stderr!r})")
+    begin = next(r["record"] for r in log.records() if r["type"] == "begin")
+    equal((begin["command"], [model["sha256"] for model in begin["models"]]), ("bench", [sha256]), "the record")
+    equal(begin["models"][0]["path_sha256"], hashlib.sha256(os.path.realpath(SHORT).encode()).hexdigest(), "the hash of the path")
+
+
+@test
 def the_template_of_a_gguf_file_is_recorded():
     log = Log()
     folder, file = os.path.join(log.home, "tiny"), os.path.join(log.home, "tiny.gguf")

@@ -1,5 +1,6 @@
-/* Every operation of an NVIDIA card against loops in double precision: `checkcard` prints TAP. Whichever driver is found is
- * asked, a card's or the emulated one (LD_LIBRARY_PATH=build/tests/cuda). --seed N for other numbers, --only TEXT. */
+/* Every operation of an NVIDIA card against loops in double precision: `checkcard` prints TAP. Whichever driver is
+ * found is asked, a card's or the emulated one (LD_LIBRARY_PATH=build/tests/cuda). --seed N for other numbers, --only
+ * TEXT. */
 #include "kernels/harness.h"
 
 #include "base/half.h"
@@ -118,7 +119,8 @@ static bool check_product(const struct product *p, const float *x, const float *
                 sum += product_of(p, rounded[i], row[i]);
                 absolute += fabs((double)rounded[i]) * (double)of_w[i];
             }
-            /* Quantized weights are d q + m in float32 before they are rounded to bf16: now and then to its other side. */
+            /* Quantized weights are d q + m in float32 before they are rounded to bf16: now and then to its other side.
+             */
             const double other_side = p->rows > GEMV_MAX_N && !tensor_is_float(p->type) ? 0x1p-12 : 0;
             if (!near("linear", r * p->outputs + o, (double)out[r * p->outputs + o], sum,
                       (2 * SUM_BOUND(p->cols) + other_side) * absolute))
@@ -173,8 +175,8 @@ static bool check_maps(enum tensor_type type, int rows, int cols_least, int outp
 static bool linear_of(enum tensor_type type)
 {
     static const int shapes[][3] = {
-        {1, 1, 1}, {1, 37, 11}, {1, 1100, 70}, {2, 72, 9}, {3, 588, 40}, {4, 64, 17}, {5, 260, 33}, {8, 2048, 20},
-        {9, 33, 20}, {64, 300, 130}, {130, 64, 129}, {300, 72, 40}, {17, 1300, 5},
+        {1, 1, 1},     {1, 37, 11}, {1, 1100, 70},  {2, 72, 9},     {3, 588, 40},  {4, 64, 17},   {5, 260, 33},
+        {8, 2048, 20}, {9, 33, 20}, {64, 300, 130}, {130, 64, 129}, {300, 72, 40}, {17, 1300, 5},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (!check_maps(type, shapes[i][0], shapes[i][1], shapes[i][2], i % 2 == 1))
@@ -230,7 +232,8 @@ static void attend(double *out, const struct attention_case *s, const float *q, 
     for (int p = lo; p < hi; p++) {
         double sum = 0;
         for (int i = 0; i < s->d; i++)
-            sum += (double)q[i] * (double)k[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
+            sum += (double)q[i] *
+                   (double)k[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
         scores[p - lo] = sum * (double)scale;
         most = fmax(most, scores[p - lo]);
     }
@@ -238,7 +241,8 @@ static void attend(double *out, const struct attention_case *s, const float *q, 
         const double weight = exp(scores[p - lo] - most);
         total += weight;
         for (int i = 0; i < s->d; i++)
-            out[i] += weight * (double)v[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
+            out[i] +=
+                weight * (double)v[((size_t)p * (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->d + (size_t)i];
     }
     for (int i = 0; i < s->d && total > 0; i++)
         out[i] /= total;
@@ -260,13 +264,18 @@ static bool check_attention(const struct attention_case *s)
         *hi = buffer((size_t)s->rows * sizeof(int), 0);
     const size_t cache = (size_t)s->capacity * (size_t)kv_width * 2;
     struct kv_layer layer = {on_card(NULL, cache), on_card(NULL, cache), TENSOR_F16, s->kv_heads, s->d, s->capacity};
-    const float *card_k = on_card(k, n_kv * sizeof *k), *card_v = on_card(v, n_kv * sizeof *v);
+    float *card_k = on_card(k, n_kv * sizeof *k), *card_v = on_card(v, n_kv * sizeof *v);
     for (int p = 0; p < length; p++)
         positions[p] = p;
     int *card_positions = on_card(positions, (size_t)length * sizeof(int));
-    for (int p = 0; p < length; p += 7) /* in pieces, so that no slot is written twice at once */
-        card->ops->store(card, &layer, card_k + (size_t)p * (size_t)kv_width, card_v + (size_t)p * (size_t)kv_width,
-                         card_positions + p, length - p < 7 ? length - p : 7);
+    for (int p = 0; p < length; p += 7) { /* in pieces, so that no slot is written twice at once */
+        const struct heads heads = {.k = card_k + (size_t)p * (size_t)kv_width,
+                                    .v = card_v + (size_t)p * (size_t)kv_width,
+                                    .rows = length - p < 7 ? length - p : 7,
+                                    .to = &layer,
+                                    .positions = card_positions + p};
+        card->ops->store(card, &heads);
+    }
     fill_intervals(s, positions, lo, hi);
     const struct attention a = {
         .out = on_card(NULL, n * sizeof(float)),
@@ -305,11 +314,11 @@ static bool check_attention(const struct attention_case *s)
 static bool attention(void)
 {
     static const struct attention_case cases[] = {
-        {1, 4, 2, 16, 40, 0, 0, 0},      {1, 2, 1, 256, 600, 511, 0, 0},  {8, 8, 4, 64, 300, 250, 0, 0},
-        {3, 2, 2, 30, 64, 200, 50, 0},   {5, 4, 1, 72, 128, 400, 100, 0}, {64, 4, 2, 64, 64, 0, 0, 0},
-        {100, 2, 1, 256, 256, 90, 0, 40}, {130, 2, 2, 72, 130, 0, 0, 0},  {70, 4, 2, 32, 200, 300, 100, 30},
-        {33, 2, 1, 128, 80, 100, 40, 0}, {20, 2, 1, 30, 64, 40, 0, 0},    {12, 1, 1, 264, 64, 3, 0, 0},
-        {65, 2, 1, 80, 100, 7, 0, 0},    {40, 2, 1, 24, 64, 9, 0, 0},
+        {1, 4, 2, 16, 40, 0, 0, 0},       {1, 2, 1, 256, 600, 511, 0, 0},  {8, 8, 4, 64, 300, 250, 0, 0},
+        {3, 2, 2, 30, 64, 200, 50, 0},    {5, 4, 1, 72, 128, 400, 100, 0}, {64, 4, 2, 64, 64, 0, 0, 0},
+        {100, 2, 1, 256, 256, 90, 0, 40}, {130, 2, 2, 72, 130, 0, 0, 0},   {70, 4, 2, 32, 200, 300, 100, 30},
+        {33, 2, 1, 128, 80, 100, 40, 0},  {20, 2, 1, 30, 64, 40, 0, 0},    {12, 1, 1, 264, 64, 3, 0, 0},
+        {65, 2, 1, 80, 100, 7, 0, 0},     {40, 2, 1, 24, 64, 9, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!check_attention(&cases[i]))
@@ -328,46 +337,71 @@ static bool compare(const char *what, const void *at, const double *expected, co
     return ok;
 }
 
+/* A row's norm: expected and how far off it may be. */
+static void norm_row(double *out, const double *x, const float *weight, int cols)
+{
+    double squares = 0;
+    for (int c = 0; c < cols; c++)
+        squares += x[c] * x[c];
+    const double scale = 1 / sqrt(squares / cols + 1e-6);
+    for (int c = 0; c < cols; c++)
+        out[c] = x[c] * scale * (double)weight[c];
+}
+
+static void layer_norm_row(double *out, double *bound, const float *x, const float *weight, const float *bias, int cols)
+{
+    double sum = 0, spread = 0;
+    for (int c = 0; c < cols; c++)
+        sum += (double)x[c];
+    const double mean = sum / cols;
+    for (int c = 0; c < cols; c++)
+        spread += ((double)x[c] - mean) * ((double)x[c] - mean);
+    const double deviation = 1 / sqrt(spread / cols + 1e-6);
+    for (int c = 0; c < cols; c++) {
+        const double w = (double)weight[c];
+        out[c] = ((double)x[c] - mean) * deviation * w + (double)bias[c];
+        bound[c] = 2e-5 * (fabs((double)x[c]) + fabs(mean)) * deviation * fabs(w) + 1e-6 * fabs((double)bias[c]) + 1e-9;
+    }
+}
+
 static bool norms_of(int rows, int cols)
 {
     const size_t n = (size_t)rows * (size_t)cols;
     float *x = random_floats(n), *residual = random_floats(n), *weight = random_floats((size_t)cols),
-          *bias = random_floats((size_t)cols);
-    double *expected[3], *bound[3];
-    for (int i = 0; i < 3; i++) {
+          *next = random_floats((size_t)cols), *bias = random_floats((size_t)cols);
+    double *of_x = buffer(n * sizeof(double), 0), *expected[4], *bound[4];
+    for (int i = 0; i < 4; i++) {
         expected[i] = buffer(n * sizeof(double), 0);
         bound[i] = buffer(n * sizeof(double), 0);
     }
-    for (int r = 0; r < rows; r++) {
-        double sum = 0, squares = 0, spread = 0;
-        for (int c = 0; c < cols; c++) {
-            const double value = (double)x[r * cols + c];
-            sum += value;
-            squares += value * value;
+    for (size_t i = 0; i < n; i++)
+        of_x[i] = (double)x[i];
+    for (size_t at = 0; at < n; at += (size_t)cols) {
+        norm_row(expected[0] + at, of_x + at, weight, cols);
+        for (size_t i = at; i < at + (size_t)cols; i++) {
+            expected[1][i] = (double)residual[i] + expected[0][i];
+            bound[0][i] = 1e-5 * fabs(expected[0][i]) + 1e-9;
+            bound[1][i] = bound[0][i] + 1e-6 * fabs((double)residual[i]);
         }
-        const double mean = sum / cols;
-        for (int c = 0; c < cols; c++)
-            spread += ((double)x[r * cols + c] - mean) * ((double)x[r * cols + c] - mean);
-        const double rms = 1 / sqrt(squares / cols + 1e-6), deviation = 1 / sqrt(spread / cols + 1e-6);
-        for (int c = 0; c < cols; c++) {
-            const size_t at = (size_t)(r * cols + c);
-            const double w = (double)weight[c];
-            expected[0][at] = (double)x[at] * rms * w;
-            expected[1][at] = (double)residual[at] + expected[0][at];
-            expected[2][at] = ((double)x[at] - mean) * deviation * w + (double)bias[c];
-            bound[0][at] = 1e-5 * fabs(expected[0][at]) + 1e-9;
-            bound[1][at] = bound[0][at] + 1e-6 * fabs((double)residual[at]);
-            bound[2][at] = 2e-5 * (fabs((double)x[at]) + fabs(mean)) * deviation * fabs(w) + 1e-6 * fabs((double)bias[c]) + 1e-9;
-        }
+        norm_row(expected[2] + at, expected[1] + at, next, cols);
+        for (size_t i = at; i < at + (size_t)cols; i++)
+            bound[2][i] = 2e-5 * (fabs(expected[2][i]) + fabs((double)next[i - at]) * bound[1][i]) + 1e-6;
+        layer_norm_row(expected[3] + at, bound[3] + at, x + at, weight, bias, cols);
     }
     float *in = on_card(x, n * sizeof *x), *out = on_card(NULL, n * sizeof *x), *to = on_card(residual, n * sizeof *x);
-    const float *w = on_card(weight, (size_t)cols * sizeof *x), *b = on_card(bias, (size_t)cols * sizeof *x);
-    card->ops->rms_norm(card, out, in, w, rows, cols, 1e-6f);
+    const float *w = on_card(weight, (size_t)cols * sizeof *x), *b = on_card(bias, (size_t)cols * sizeof *x),
+                *following = on_card(next, (size_t)cols * sizeof *x);
+    card->ops->rms_norm(card, out, in, w, rows, cols, 1e-6f, NULL);
     bool ok = compare("rms_norm", out, expected[0], bound[0], n);
-    card->ops->add_rms_norm(card, to, in, w, rows, cols, 1e-6f);
-    ok = ok && compare("add_rms_norm", to, expected[1], bound[1], n);
-    card->ops->layer_norm(card, out, on_card(x, n * sizeof *x), w, b, rows, cols, 1e-6f);
-    ok = ok && compare("layer_norm", out, expected[2], bound[2], n);
+    card->ops->layer_norm(card, out, in, w, b, rows, cols, 1e-6f);
+    ok = ok && compare("layer_norm", out, expected[3], bound[3], n);
+    card->ops->add_rms_norm(card, to, in, w, following, rows, cols, 1e-6f, NULL);
+    ok = ok && compare("add_rms_norm", to, expected[1], bound[1], n) &&
+         compare("its norm", in, expected[2], bound[2], n);
+    card->ops->write(card, in, x, n * sizeof *x);
+    card->ops->write(card, to, residual, n * sizeof *x);
+    card->ops->add_rms_norm(card, to, in, w, NULL, rows, cols, 1e-6f, NULL);
+    ok = ok && compare("add_rms_norm alone", to, expected[1], bound[1], n);
     release_all();
     return ok || fail("%d rows of %d", rows, cols);
 }
@@ -395,7 +429,7 @@ static bool activations(void)
         expected[i] = gelu((double)x[i]) * (double)y[i];
         bound[i] = 2e-6 * (fabs((double)x[i]) + 1) * fabs((double)y[i]);
     }
-    card->ops->gelu_multiply(card, out, in, other, N);
+    card->ops->gelu_multiply(card, out, in, other, 10, N / 10, NULL);
     bool ok = compare("gelu_multiply", out, expected, bound, N);
     for (int i = 0; i < N; i++) {
         expected[i] = gelu((double)x[i]);
@@ -414,35 +448,141 @@ static bool activations(void)
     return ok;
 }
 
+/* x [ROWS][heads][D]: an RMS norm over each head, and its rotation. */
+static void rotate(double *out, double *bound, const float *x, const float *weight, const float *cosine,
+                   const float *sine, int rows, int heads, int d)
+{
+    double *head = malloc((size_t)d * sizeof *head), *normed = malloc((size_t)d * sizeof *normed);
+    for (int h = 0; h < rows * heads; h++) {
+        const size_t at = (size_t)h * (size_t)d;
+        for (int i = 0; i < d; i++)
+            head[i] = (double)x[at + (size_t)i];
+        norm_row(normed, head, weight, d);
+        for (int i = 0; i < d / 2; i++) {
+            const double a = normed[i], b = normed[d / 2 + i];
+            const double c = (double)cosine[h / heads * d / 2 + i], s = (double)sine[h / heads * d / 2 + i];
+            out[at + (size_t)i] = a * c - b * s;
+            out[at + (size_t)(d / 2 + i)] = b * c + a * s;
+            bound[at + (size_t)i] = bound[at + (size_t)(d / 2 + i)] = 1e-5 * (fabs(a) + fabs(b)) + 1e-9;
+        }
+    }
+    free(head);
+    free(normed);
+}
+
 static bool rotation(void)
 {
-    enum { ROWS = 5, HEADS = 3, D = 26, N = ROWS * HEADS * D };
-    float *x = random_floats(N), *weight = random_floats(D), *cosine = float_buffer(ROWS * D / 2), *sine = float_buffer(ROWS * D / 2);
+    enum { ROWS = 5, HEADS = 3, KV = 2, D = 26, N = ROWS * HEADS * D, N_KV = ROWS * KV * D, SLOTS = 7 };
+    static const int positions[ROWS] = {12, 13, 14, 15, 16};
+    float *q = random_floats(N), *k = random_floats(N_KV), *v = random_floats(N_KV), *q_norm = random_floats(D),
+          *k_norm = random_floats(D), *cosine = float_buffer(ROWS * D / 2), *sine = float_buffer(ROWS * D / 2);
     double *expected = buffer(N * sizeof *expected, 0), *bound = buffer(N * sizeof *bound, 0);
     for (int i = 0; i < ROWS * D / 2; i++) {
         cosine[i] = cosf((float)i);
         sine[i] = sinf((float)i);
     }
-    for (int h = 0; h < ROWS * HEADS; h++) {
-        double squares = 0;
-        for (int i = 0; i < D; i++)
-            squares += (double)x[h * D + i] * (double)x[h * D + i];
-        const double scale = 1 / sqrt(squares / D + 1e-6);
-        for (int i = 0; i < D / 2; i++) {
-            const double a = (double)x[h * D + i] * scale * (double)weight[i];
-            const double b = (double)x[h * D + D / 2 + i] * scale * (double)weight[D / 2 + i];
-            const double c = (double)cosine[h / HEADS * D / 2 + i], s = (double)sine[h / HEADS * D / 2 + i];
-            expected[h * D + i] = a * c - b * s;
-            expected[h * D + D / 2 + i] = b * c + a * s;
-            bound[h * D + i] = bound[h * D + D / 2 + i] = 1e-5 * (fabs(a) + fabs(b)) + 1e-9;
-        }
+    const size_t cache = SLOTS * KV * D;
+    struct kv_layer layer = {on_card(NULL, 2 * cache), on_card(NULL, 2 * cache), TENSOR_F16, KV, D, SLOTS};
+    const struct heads heads = {
+        .q = on_card(q, N * sizeof *q),
+        .k = on_card(k, N_KV * sizeof *k),
+        .v = on_card(v, N_KV * sizeof *v),
+        .rows = ROWS,
+        .n_heads = HEADS,
+        .to = &layer,
+        .positions = on_card(positions, sizeof positions),
+        .q_norm = on_card(q_norm, D * sizeof *q_norm),
+        .k_norm = on_card(k_norm, D * sizeof *k_norm),
+        .eps = 1e-6f,
+        .cosine = on_card(cosine, ROWS * D / 2 * sizeof *cosine),
+        .sine = on_card(sine, ROWS * D / 2 * sizeof *sine),
+    };
+    card->ops->store(card, &heads);
+    rotate(expected, bound, q, q_norm, cosine, sine, ROWS, HEADS, D);
+    bool ok = compare("queries", heads.q, expected, bound, N);
+    uint16_t *keys = buffer(2 * cache, 0), *values = buffer(2 * cache, 0);
+    ok = ok && fetch(keys, layer.k, 2 * cache) && fetch(values, layer.v, 2 * cache);
+    rotate(expected, bound, k, k_norm, cosine, sine, ROWS, KV, D);
+    for (int i = 0; ok && i < N_KV; i++) { /* row, head, dimension to head, slot, dimension */
+        const int at = (i / D % KV * SLOTS + positions[i / D / KV] % SLOTS) * D + i % D;
+        ok = near("key", i, (double)f16_to_float(keys[at]), expected[i],
+                  bound[i] + 0x1p-11 * fabs(expected[i]) + 0x1p-25) &&
+             near("value", i, (double)f16_to_float(values[at]), (double)v[i], 0x1p-11 * fabs((double)v[i]) + 0x1p-25);
     }
-    float *at = on_card(x, N * sizeof *x);
-    card->ops->norm_rotate(card, at, ROWS, HEADS, D, on_card(weight, D * sizeof *weight), 1e-6f,
-                           on_card(cosine, ROWS * D / 2 * sizeof *cosine), on_card(sine, ROWS * D / 2 * sizeof *sine));
-    const bool ok = compare("norm_rotate", at, expected, bound, N);
     release_all();
     return ok;
+}
+
+/* What an operation leaves as int8 for the product after it is what the product would make of its result: the same
+ * bits. */
+static bool same_prepared(const char *what, const float *x, int rows, const struct linear *map, void *packed)
+{
+    const size_t n = (size_t)rows * (size_t)map->w->rows;
+    float *prepared = float_buffer(n), *plain = float_buffer(n), zero = 0;
+    card->ops->linear(card, x, rows, map, 1, packed);
+    bool ok = fetch(prepared, map->out, n * sizeof *prepared);
+    card->ops->write(card, map->out, &zero, sizeof zero); /* another operation: nothing is prepared */
+    card->ops->linear(card, x, rows, map, 1, packed);
+    ok = ok && fetch(plain, map->out, n * sizeof *plain);
+    return ok &&
+           (memcmp(prepared, plain, n * sizeof *plain) == 0 || fail("%s leaves other bytes for %d rows", what, rows));
+}
+
+static bool preparing_of(int rows, int heads, int d)
+{
+    const int cols = heads * d, outputs = 20;
+    const size_t n = (size_t)rows * (size_t)cols;
+    float *values = float_buffer((size_t)(outputs * cols)), *weight = random_floats((size_t)cols);
+    const struct tensor host = {random_matrix(TENSOR_Q8_0, outputs, cols, false, values), TENSOR_Q8_0, outputs, cols};
+    const struct tensor w = matrix_on_card(&host);
+    const struct linear map = {.out = on_card(NULL, (size_t)(rows * outputs) * sizeof(float)), .w = &w};
+    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols));
+    float *x = on_card(random_floats(n), n * sizeof *x), *y = on_card(random_floats(n), n * sizeof *y),
+          *out = on_card(NULL, n * sizeof *out);
+    const float *norm = on_card(weight, (size_t)cols * sizeof *weight);
+    card->ops->rms_norm(card, out, x, norm, rows, cols, 1e-6f, packed);
+    bool ok = same_prepared("rms_norm", out, rows, &map, packed);
+    card->ops->gelu_multiply(card, out, x, y, rows, cols, packed);
+    ok = ok && same_prepared("gelu_multiply", out, rows, &map, packed);
+    card->ops->add_rms_norm(card, y, x, norm, norm, rows, cols, 1e-6f, packed);
+    ok = ok && same_prepared("add_rms_norm", x, rows, &map, packed);
+
+    int *numbers = buffer((size_t)rows * sizeof *numbers, 0);
+    struct kv_layer layer = {on_card(NULL, n * 2), on_card(NULL, n * 2), TENSOR_F16, heads, d, rows};
+    for (int r = 0; r < rows; r++)
+        numbers[r] = r;
+    int *positions = on_card(numbers, (size_t)rows * sizeof *numbers),
+        *lo = on_card(NULL, (size_t)rows * sizeof *numbers);
+    for (int r = 0; r < rows; r++)
+        numbers[r] = r + 1;
+    const struct heads kv = {.k = y, .v = x, .rows = rows, .to = &layer, .positions = positions};
+    const struct attention a = {
+        .out = out,
+        .q = y,
+        .k = layer.k,
+        .v = layer.v,
+        .type = TENSOR_F16,
+        .rows = rows,
+        .n_heads = heads,
+        .n_kv_heads = heads,
+        .head_dim = d,
+        .capacity = rows,
+        .lo = lo,
+        .hi = on_card(numbers, (size_t)rows * sizeof *numbers),
+        .scale = 0.1f,
+        .scratch = on_card(NULL, card->ops->attention_size(card, rows, heads, d)),
+        .packed = packed,
+    };
+    card->ops->store(card, &kv);
+    card->ops->attention(card, &a);
+    ok = ok && same_prepared("attention", out, rows, &map, packed);
+    release_all();
+    return ok || fail("%d rows of %d heads of %d", rows, heads, d);
+}
+
+static bool preparing(void)
+{
+    return preparing_of(1, 4, 32) && preparing_of(8, 2, 80) && preparing_of(3, 2, 16) && preparing_of(20, 4, 32);
 }
 
 static bool tables(void)
@@ -453,16 +593,19 @@ static bool tables(void)
     for (int type = 0; ok && type < TENSOR_TYPES; type++) {
         const int cols = whole_blocks((enum tensor_type)type, 70);
         float *values = float_buffer((size_t)(ROWS * cols)), *x = random_floats((size_t)(ROWS * cols));
-        const struct tensor host = {random_matrix((enum tensor_type)type, ROWS, cols, true, values), (enum tensor_type)type, ROWS, cols};
+        const struct tensor host = {random_matrix((enum tensor_type)type, ROWS, cols, true, values),
+                                    (enum tensor_type)type, ROWS, cols};
         const struct tensor table = matrix_on_card(&host);
-        double *expected = buffer((size_t)(ROWS * cols) * sizeof *expected, 0), *bound = buffer((size_t)(ROWS * cols) * sizeof *bound, 0);
+        double *expected = buffer((size_t)(ROWS * cols) * sizeof *expected, 0),
+               *bound = buffer((size_t)(ROWS * cols) * sizeof *bound, 0);
         float *of = float_buffer((size_t)(ROWS * cols));
         magnitudes((enum tensor_type)type, of, values, ROWS * cols);
         for (int i = 0; i < IDS * cols; i++) {
             expected[i] = 3.5 * (double)values[ids[i / cols] * cols + i % cols];
             bound[i] = 1e-6 * 3.5 * (double)of[ids[i / cols] * cols + i % cols];
         }
-        float *out = on_card(NULL, (size_t)(IDS * cols) * sizeof *out), *to = on_card(x, (size_t)(ROWS * cols) * sizeof *x);
+        float *out = on_card(NULL, (size_t)(IDS * cols) * sizeof *out),
+              *to = on_card(x, (size_t)(ROWS * cols) * sizeof *x);
         card->ops->embed(card, out, &table, on_card(ids, sizeof ids), IDS, 3.5f);
         ok = compare("embed", out, expected, bound, (size_t)(IDS * cols));
         for (int i = 0; i < ROWS * cols; i++) {
@@ -558,11 +701,26 @@ static const struct {
     const char *name;
     bool (*run)(void);
 } checks[] = {
-    {"linear f32", linear_f32},   {"linear f16", linear_f16},   {"linear bf16", linear_bf16}, {"linear q8_0", linear_q8_0},
-    {"linear q4_0", linear_q4_0}, {"linear q4_1", linear_q4_1}, {"linear q5_0", linear_q5_0}, {"linear q5_1", linear_q5_1},
-    {"linear q4_k", linear_q4_k}, {"linear q5_k", linear_q5_k}, {"linear q6_k", linear_q6_k}, {"attention", attention},
-    {"norms", norms},             {"activations", activations}, {"rotation", rotation},       {"tables", tables},
-    {"pooling", pooling},         {"choice", choice},           {"recording", recording},
+    {"linear f32", linear_f32},
+    {"linear f16", linear_f16},
+    {"linear bf16", linear_bf16},
+    {"linear q8_0", linear_q8_0},
+    {"linear q4_0", linear_q4_0},
+    {"linear q4_1", linear_q4_1},
+    {"linear q5_0", linear_q5_0},
+    {"linear q5_1", linear_q5_1},
+    {"linear q4_k", linear_q4_k},
+    {"linear q5_k", linear_q5_k},
+    {"linear q6_k", linear_q6_k},
+    {"attention", attention},
+    {"norms", norms},
+    {"activations", activations},
+    {"rotation", rotation},
+    {"preparing", preparing},
+    {"tables", tables},
+    {"pooling", pooling},
+    {"choice", choice},
+    {"recording", recording},
 };
 
 int main(int argc, char **argv)

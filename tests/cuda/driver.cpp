@@ -1,10 +1,10 @@
-/* libcuda.so.1 as ward calls it, over the emulated card: the calls of src/cuda/driver.h, with what of their manners matters.
- * Work is done when somebody waits for it; copies from page-locked memory read it only then; memory ends at a page that
- * cannot be touched. The environment makes it fail:
+/* libcuda.so.1 as ward calls it, over the emulated card: the calls of src/cuda/driver.h, with what of their manners
+ * matters. Work is done when somebody waits for it; copies from page-locked memory read it only then; memory ends at a
+ * page that cannot be touched. The environment makes it fail:
  *
  *   WARD_EMULATED_MEMORY=MB       what the card has (8192)
- *   WARD_EMULATED_FAIL=WHAT       init, old (a driver without graphs is not modelled: it would lack the symbol), none (no
- *                                 card), capability (an older card), image (no kernels for it), launch:N (the N-th launch)
+ *   WARD_EMULATED_FAIL=WHAT       init, old (a driver without graphs is not modelled: it would lack the symbol), none
+ * (no card), capability (an older card), image (no kernels for it), launch:N (the N-th launch)
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
  */
 #include "kernel_table.h"
@@ -19,7 +19,8 @@
 #include <sys/mman.h>
 #include <vector>
 
-namespace {
+namespace
+{
 
 typedef std::function<int()> work; /* returns a CUresult */
 enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, LAUNCH_FAILED = 719, INVALID = 1 };
@@ -98,8 +99,10 @@ CALL cuDriverGetVersion(int *version)
 
 CALL cuGetErrorName(int error, const char **name)
 {
-    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" :
-            error == NO_BINARY ? "CUDA_ERROR_NO_BINARY_FOR_GPU" : "CUDA_ERROR_UNKNOWN";
+    *name = error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
+            : error == NO_BINARY     ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+                                     : "CUDA_ERROR_UNKNOWN";
     return 0;
 }
 
@@ -129,8 +132,17 @@ CALL cuDeviceGetName(char *name, int length, int)
 
 CALL cuDeviceGetAttribute(int *value, int attribute, int)
 {
-    *value = attribute == 16 ? 4 : attribute == 75 ? (fails("capability") ? 6 : 8) : attribute == 76 ? 6 :
-             attribute == 97 ? 101376 : 0;
+    *value = attribute == 16   ? 4
+             : attribute == 75 ? (fails("capability") ? 6 : 8)
+             : attribute == 76 ? 6
+             : attribute == 97 ? 101376
+                               : 0;
+    return 0;
+}
+
+CALL cuDeviceGetPCIBusId(char *id, int length, int)
+{
+    snprintf(id, (size_t)length, "0000:01:00.0");
     return 0;
 }
 
@@ -281,7 +293,8 @@ CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned
 {
     if (!x || !y || !z || y > 65535 || z > 65535)
         return INVALID;
-    const emulated_launch launch = {{x, y, z}, threads, shared_bytes, ((const emulated_kernel *)function)->bind(arguments)};
+    const emulated_launch launch = {
+        {x, y, z}, threads, shared_bytes, ((const emulated_kernel *)function)->bind(arguments)};
     const bool breaks = this_launch_fails();
     return submit([=] { return breaks || !emulated_run(launch) ? LAUNCH_FAILED : 0; });
 }

@@ -1,6 +1,6 @@
-/* CUDA C++ as far as ward's kernels use it, for the processor: included before src/cuda/kernels/kernels.cu, which g++ then
- * compiles as it stands. The threads of a block are fibers that run until they wait for one another, in an order that
- * WARD_EMULATED_ORDER chooses: a kernel whose result depends on it lacks a wait. What the hardware does for a warp
+/* CUDA C++ as far as ward's kernels use it, for the processor: included before src/cuda/kernels/kernels.cu, which g++
+ * then compiles as it stands. The threads of a block are fibers that run until they wait for one another, in an order
+ * that WARD_EMULATED_ORDER chooses: a kernel whose result depends on it lacks a wait. What the hardware does for a warp
  * (shuffles, tensor cores, matrix loads) is done here after NVIDIA's description of it (PTX ISA, "Matrix Fragments for
  * mma.m16n8k16", "ldmatrix"). */
 #ifndef WARD_TESTS_CUDA_EMULATED_H
@@ -184,9 +184,7 @@ static inline void emulated_multiply(float c[4], const uint32_t a[4], uint32_t b
     const emulated_fragments mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
     const char *all = (const char *)emulated_exchange(&mine, sizeof mine);
     const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const auto from = [&](unsigned of) {
-        return (const emulated_fragments *)(all + of * EMULATED_SLOT);
-    };
+    const auto from = [&](unsigned of) { return (const emulated_fragments *)(all + of * EMULATED_SLOT); };
     for (unsigned i = 0; i < 4; i++) { /* c[0], c[1] of row g, c[2], c[3] of row g + 8; columns 2t, 2t + 1 */
         float sum = 0;
         for (unsigned k = 0; k < 16; k += 2) { /* a pair of row g or g + 8, and of column 2t or 2t + 1 of b */

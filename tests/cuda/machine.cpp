@@ -13,12 +13,14 @@
 
 emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
-namespace {
+namespace
+{
 
 enum { MAX_THREADS = 1024, STACK = 256 << 10, MAX_SHARED = 99 << 10 };
 enum state { RUNNING, AT_WARP, AT_BLOCK, DONE };
 
-/* A thread of a block, and the scheduler. Each has a stack of its own; one lets another go on where that one stopped. */
+/* A thread of a block, and the scheduler. Each has a stack of its own; one lets another go on where that one stopped.
+ */
 #ifdef __x86_64__
 /* What a call preserves is on the stack, whose pointer is all there is to keep: swapcontext asks the system twice. */
 typedef void *context;

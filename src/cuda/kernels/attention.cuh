@@ -3,9 +3,10 @@
 #ifndef WARD_CUDA_ATTENTION_CUH
 #define WARD_CUDA_ATTENTION_CUH
 
-#include "cuda/kernels/device.cuh"
+#include "cuda/kernels/rows.cuh"
 
-/* ---- few rows, or any shape: the interval of each row divided among `splits` blocks ------------------------------- */
+/* ---- few rows, or any shape: the interval of each row divided among `splits` blocks -------------------------------
+ */
 
 enum { SPLIT_THREADS = 128, SPLIT_WARPS = SPLIT_THREADS / 32 };
 
@@ -87,8 +88,9 @@ extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_split(card_at
     }
 }
 
-/* The parts of a head of a row together: grid (n_heads, rows). */
-extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_whole(card_attention a)
+/* The parts of a head of a row together: grid (n_heads, rows). With bytes.q also as int8: heads are whole units then.
+ */
+extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_whole(card_attention a, card_bytes bytes)
 {
     const int width = a.head_dim;
     const size_t at = (size_t)blockIdx.y * (size_t)a.n_heads + blockIdx.x;
@@ -111,6 +113,13 @@ extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_whole(card_at
         }
         a.out[at * (size_t)width + (size_t)d] = sum * scale;
     }
+    if (!bytes.q)
+        return;
+    __syncthreads();
+    const int units = width / UNIT;
+    for (int unit = (int)threadIdx.x; unit < units; unit += SPLIT_THREADS)
+        quantize_unit(bytes, blockIdx.y, (int)blockIdx.x * units + unit, a.out + at * (size_t)width + unit * UNIT,
+                      UNIT);
 }
 
 /* ---- many rows, on tensor cores ---------------------------------------------------------------------------------- */
@@ -226,8 +235,8 @@ template <int HEAD> struct flash {
         }
     }
 
-    static __device__ void put(const card_attention &a, const float (&out)[HEAD / 8][4], const float (&total)[2], int row,
-                               int head)
+    static __device__ void put(const card_attention &a, const float (&out)[HEAD / 8][4], const float (&total)[2],
+                               int row, int head)
     {
         const int column = (int)threadIdx.x % 4 * 2;
 #pragma unroll
@@ -242,7 +251,8 @@ template <int HEAD> struct flash {
 #pragma unroll
             for (int n = 0; n < HEAD / 8; n++)
                 if (8 * n < a.head_dim)
-                    *(float2 *)(to + 8 * n + column) = make_float2(out[n][2 * half] * scale, out[n][2 * half + 1] * scale);
+                    *(float2 *)(to + 8 * n + column) =
+                        make_float2(out[n][2 * half] * scale, out[n][2 * half + 1] * scale);
         }
     }
 
@@ -251,7 +261,8 @@ template <int HEAD> struct flash {
     {
         BLOCK_MEMORY(uint16_t, flash_memory);
         __shared__ int ends[2];
-        uint16_t *const queries = flash_memory, *const keys = queries + FLASH_ROWS * PITCH, *const values = keys + KEYS * PITCH;
+        uint16_t *const queries = flash_memory, *const keys = queries + FLASH_ROWS * PITCH,
+                        *const values = keys + KEYS * PITCH;
         const int first_row = (int)blockIdx.x * FLASH_ROWS, head = blockIdx.y;
         const int row = first_row + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
         const size_t kv = (size_t)(head / (a.n_heads / a.n_kv_heads)) * (size_t)a.capacity * (size_t)a.head_dim;

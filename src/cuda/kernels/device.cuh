@@ -35,8 +35,8 @@ __device__ inline uint32_t shared_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-/* Four 8 x 8 matrices of 16 bits. Lane l gives the address of row l % 8 of matrix l / 8 and gets, of matrix i in r[i], the
- * values 2 (l % 4) and the next of row l / 4. */
+/* Four 8 x 8 matrices of 16 bits. Lane l gives the address of row l % 8 of matrix l / 8 and gets, of matrix i in r[i],
+ * the values 2 (l % 4) and the next of row l / 4. */
 __device__ inline void load_matrices(uint32_t r[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -82,9 +82,9 @@ __device__ inline uint32_t pack_bf16(float low, float high)
     return packed;
 }
 
-/* c [16][8] += a [16][16] b [8][16]^T. With g = lane / 4, t = lane % 4: a[0] row g, columns 2t and 2t + 1; a[1] row g + 8;
- * a[2] row g, columns 2t + 8, ...; a[3] both. b[0] row g, columns 2t and 2t + 1; b[1] columns 2t + 8, ... c[0], c[1] row
- * g, columns 2t and 2t + 1; c[2], c[3] row g + 8. */
+/* c [16][8] += a [16][16] b [8][16]^T. With g = lane / 4, t = lane % 4: a[0] row g, columns 2t and 2t + 1; a[1] row g +
+ * 8; a[2] row g, columns 2t + 8, ...; a[3] both. b[0] row g, columns 2t and 2t + 1; b[1] columns 2t + 8, ... c[0], c[1]
+ * row g, columns 2t and 2t + 1; c[2], c[3] row g + 8. */
 __device__ inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -135,18 +135,31 @@ __device__ inline uint32_t pack_bf16(float low, float high)
 }
 
 struct of_bf16 {
-    static __device__ float low(uint32_t pair) { return bf16_to_float((uint16_t)pair); }
-    static __device__ float high(uint32_t pair) { return bf16_to_float((uint16_t)(pair >> 16)); }
+    static __device__ float low(uint32_t pair)
+    {
+        return bf16_to_float((uint16_t)pair);
+    }
+    static __device__ float high(uint32_t pair)
+    {
+        return bf16_to_float((uint16_t)(pair >> 16));
+    }
 };
 
 struct of_half {
-    static __device__ float low(uint32_t pair) { return half_to_float((uint16_t)pair); }
-    static __device__ float high(uint32_t pair) { return half_to_float((uint16_t)(pair >> 16)); }
+    static __device__ float low(uint32_t pair)
+    {
+        return half_to_float((uint16_t)pair);
+    }
+    static __device__ float high(uint32_t pair)
+    {
+        return half_to_float((uint16_t)(pair >> 16));
+    }
 };
 
 /* multiply_* by shuffles: the lanes of a's rows g and g + 8 are 4g to 4g + 3, those of b's row r are 4r to 4r + 3. A
  * function of its own, not a copy in every place: correct is enough where there are no tensor cores for it. */
-template <class Pair> __device__ __noinline__ void multiply_by_shuffles(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+template <class Pair>
+__device__ __noinline__ void multiply_by_shuffles(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll 1

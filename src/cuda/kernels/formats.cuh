@@ -72,11 +72,17 @@ struct pairs_unit {
 };
 
 struct format_f16 : pairs_unit {
-    __device__ float value(int i) const { return half_to_float(bits(i)); }
+    __device__ float value(int i) const
+    {
+        return half_to_float(bits(i));
+    }
 };
 
 struct format_bf16 : pairs_unit {
-    __device__ float value(int i) const { return bf16_to_float(bits(i)); }
+    __device__ float value(int i) const
+    {
+        return bf16_to_float(bits(i));
+    }
 };
 
 /* value() of all quantized formats. */
@@ -117,9 +123,8 @@ struct format_q8m : quantized<format_q8m> {
     __device__ bytes_unit bytes(int unit) const
     {
         (void)unit;
-        const bytes_unit u = {{low.x, low.y, low.z, low.w},
-                              half_to_float((uint16_t)scale),
-                              half_to_float((uint16_t)(scale >> 16))};
+        const bytes_unit u = {
+            {low.x, low.y, low.z, low.w}, half_to_float((uint16_t)scale), half_to_float((uint16_t)(scale >> 16))};
         return u;
     }
 };

@@ -56,7 +56,11 @@ extern "C" __global__ void place_blocks_32(card_matrix w, const uint8_t *from, i
     if (!this_unit(&u, w, first_row, rows))
         return;
     const bool present = u.unit * UNIT < w.cols;
-    const int size = kind == FROM_Q8_0 ? 34 : kind == FROM_Q4_0 ? 18 : kind == FROM_Q4_1 ? 20 : kind == FROM_Q5_0 ? 22 : 24;
+    const int size = kind == FROM_Q8_0   ? 34
+                     : kind == FROM_Q4_0 ? 18
+                     : kind == FROM_Q4_1 ? 20
+                     : kind == FROM_Q5_0 ? 22
+                                         : 24;
     const int scales = kind == FROM_Q4_1 || kind == FROM_Q5_1 ? 4 : 2;
     const bool fifths = kind == FROM_Q5_0 || kind == FROM_Q5_1;
     const uint8_t *block = from + ((size_t)u.row * (size_t)(w.cols / 32) + (size_t)(u.unit / 2)) * (size_t)size;
@@ -90,8 +94,8 @@ extern "C" __global__ void place_blocks_32(card_matrix w, const uint8_t *from, i
     } else {
         uint32_t *to = (uint32_t *)at_plane(w.low, u.at * 16);
         for (int word = 0; word < 4; word++)
-            to[word] = values[4 * word] | values[4 * word + 1] << 8 | values[4 * word + 2] << 16 |
-                       values[4 * word + 3] << 24;
+            to[word] =
+                values[4 * word] | values[4 * word + 1] << 8 | values[4 * word + 2] << 16 | values[4 * word + 3] << 24;
     }
     if (!odd) {
         uint16_t *to = (uint16_t *)at_plane(w.scale, u.at / 2 * (size_t)scales);

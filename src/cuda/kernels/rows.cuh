@@ -37,7 +37,46 @@ __device__ inline float rms_scale(const float *x, int cols, float eps, float *sh
     return 1 / sqrtf(block_sum(sum, shared) / (float)cols + eps);
 }
 
-extern "C" __global__ void rms_norm(float *out, const float *x, const float *weight, int cols, float eps)
+/* 16 values, of a row of which `left` remain, as int8: value i is about scale * q_i. */
+__device__ inline void quantize_unit(const card_bytes &to, int row, int unit, const float *x, int left)
+{
+    float v[UNIT], most = 0;
+    for (int i = 0; i < UNIT; i++) {
+        v[i] = i < left ? x[i] : 0;
+        most = fmaxf(most, fabsf(v[i]));
+    }
+    const float inverse = most > 0 ? 127 / most : 0, scale = most / 127;
+    int sum = 0, packed[4] = {0, 0, 0, 0};
+    for (int i = 0; i < UNIT; i++) {
+        const int value = (int)rintf(v[i] * inverse);
+        sum += value;
+        packed[i / 4] |= (int)((uint32_t)(value & 255) << 8 * (i % 4));
+    }
+    const size_t at = (size_t)row * (size_t)to.units + (size_t)unit;
+    ((int4 *)to.q)[at] = make_int4(packed[0], packed[1], packed[2], packed[3]);
+    ((float2 *)to.scales)[at] = make_float2(scale, scale * (float)sum);
+}
+
+/* A row that this block has just written. */
+__device__ inline void quantize_row(const card_bytes &to, int row, const float *x, int cols)
+{
+    if (!to.q)
+        return;
+    __syncthreads();
+    for (int unit = threadIdx.x; unit < to.units; unit += blockDim.x)
+        quantize_unit(to, row, unit, x + unit * UNIT, cols - unit * UNIT);
+}
+
+/* Rows that others have written; a thread for a unit: grid (units / ROW_THREADS, rows). */
+extern "C" __global__ void quantize_rows(card_bytes to, const float *x, int cols)
+{
+    const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
+    if (unit < to.units)
+        quantize_unit(to, row, unit, x + (size_t)row * (size_t)cols + unit * UNIT, cols - unit * UNIT);
+}
+
+extern "C" __global__ void rms_norm(float *out, const float *x, const float *weight, int cols, float eps,
+                                    card_bytes bytes)
 {
     __shared__ float shared[32];
     x += (size_t)blockIdx.x * (size_t)cols;
@@ -45,17 +84,29 @@ extern "C" __global__ void rms_norm(float *out, const float *x, const float *wei
     const float scale = rms_scale(x, cols, eps, shared);
     for (int i = threadIdx.x; i < cols; i += blockDim.x)
         out[i] = x[i] * scale * weight[i];
+    quantize_row(bytes, blockIdx.x, out, cols);
 }
 
-/* residual += rms_norm(x) */
-extern "C" __global__ void add_rms_norm(float *residual, const float *x, const float *weight, int cols, float eps)
+/* residual += rms_norm(x); x = rms_norm(residual) with next_weight, unless that is NULL */
+extern "C" __global__ void add_rms_norm(float *residual, float *x, const float *weight, const float *next_weight,
+                                        int cols, float eps, card_bytes bytes)
 {
     __shared__ float shared[32];
     x += (size_t)blockIdx.x * (size_t)cols;
     residual += (size_t)blockIdx.x * (size_t)cols;
     const float scale = rms_scale(x, cols, eps, shared);
+    float squares = 0;
+    for (int i = threadIdx.x; i < cols; i += blockDim.x) {
+        const float sum = residual[i] + x[i] * scale * weight[i];
+        residual[i] = sum;
+        squares += sum * sum;
+    }
+    if (!next_weight)
+        return;
+    const float next_scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
     for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        residual[i] += x[i] * scale * weight[i];
+        x[i] = residual[i] * next_scale * next_weight[i];
+    quantize_row(bytes, blockIdx.x, x, cols);
 }
 
 extern "C" __global__ void layer_norm(float *out, const float *x, const float *weight, const float *bias, int cols,
@@ -108,17 +159,28 @@ extern "C" __global__ void add(float *x, const float *y, size_t n)
         x[i] += y[i];
 }
 
-/* x [rows][heads][head_dim]: an RMS norm over each head, then the rotation of its row (halves apart, as Llama's). A
- * block for a head of a row: grid (heads, rows). */
-extern "C" __global__ void norm_rotate(float *x, int head_dim, const float *weight, float eps, const float *cosine,
-                                       const float *sine)
+/* The same for few rows, which are written as int8 as well: a thread for a unit, grid (units / ROW_THREADS, rows). */
+extern "C" __global__ void gelu_multiply_bytes(float *out, const float *gate, const float *up, int cols,
+                                               card_bytes bytes)
 {
-    __shared__ float shared[32];
-    const int half = head_dim / 2, row = blockIdx.y;
-    x += ((size_t)row * gridDim.x + blockIdx.x) * (size_t)head_dim;
-    cosine += (size_t)row * (size_t)half;
-    sine += (size_t)row * (size_t)half;
-    const float scale = rms_scale(x, head_dim, eps, shared);
+    const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
+    if (unit >= bytes.units)
+        return;
+    const size_t at = (size_t)row * (size_t)cols + (size_t)(unit * UNIT);
+    float v[UNIT] = {};
+    for (int i = 0; i < UNIT && unit * UNIT + i < cols; i++)
+        out[at + i] = v[i] = gelu_value(gate[at + i]) * up[at + i];
+    quantize_unit(bytes, row, unit, v, cols - unit * UNIT);
+}
+
+/* ---- heads ------------------------------------------------------------------------------------------------------- */
+
+/* An RMS norm over a head, then the rotation of its row, halves apart as Llama's. */
+__device__ inline void norm_rotate(float *x, const card_heads &h, const float *weight, int row, float *shared)
+{
+    const int half = h.head_dim / 2;
+    const float *cosine = h.cosine + (size_t)row * (size_t)half, *sine = h.sine + (size_t)row * (size_t)half;
+    const float scale = rms_scale(x, h.head_dim, h.eps, shared);
     for (int i = threadIdx.x; i < half; i += blockDim.x) {
         const float a = x[i] * scale * weight[i], b = x[i + half] * scale * weight[i + half];
         x[i] = a * cosine[i] - b * sine[i];
@@ -126,17 +188,26 @@ extern "C" __global__ void norm_rotate(float *x, int head_dim, const float *weig
     }
 }
 
-/* Keys and values [rows][heads][head_dim] to their places in a cache of float16 [heads][capacity][head_dim]: grid
- * (heads, rows). */
-extern "C" __global__ void store(uint16_t *to_k, uint16_t *to_v, const float *k, const float *v, const int *positions,
-                                 int head_dim, int capacity)
+/* Queries in place, keys and values into the cache. A block for a head of a row: grid (n_heads + n_kv_heads, rows),
+ * n_heads being 0 where there are no norms. */
+extern "C" __global__ void store(card_heads h)
 {
-    const int head = blockIdx.x, row = blockIdx.y;
-    const size_t from = ((size_t)row * gridDim.x + (size_t)head) * (size_t)head_dim;
-    const size_t to = ((size_t)head * (size_t)capacity + (size_t)(positions[row] % capacity)) * (size_t)head_dim;
-    for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
-        to_k[to + (size_t)i] = float_to_half(k[from + (size_t)i]);
-        to_v[to + (size_t)i] = float_to_half(v[from + (size_t)i]);
+    __shared__ float shared[32];
+    const int row = blockIdx.y, head = (int)blockIdx.x - h.n_heads, n_kv_heads = (int)gridDim.x - h.n_heads;
+    const size_t width = (size_t)h.head_dim;
+    if (head < 0) {
+        norm_rotate(h.q + ((size_t)row * (size_t)h.n_heads + blockIdx.x) * width, h, h.q_norm, row, shared);
+        return;
+    }
+    const size_t from = ((size_t)row * (size_t)n_kv_heads + (size_t)head) * width;
+    const size_t to = ((size_t)head * (size_t)h.capacity + (size_t)(h.positions[row] % h.capacity)) * width;
+    if (h.k_norm) {
+        norm_rotate(h.k + from, h, h.k_norm, row, shared);
+        __syncthreads();
+    }
+    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+        h.to_k[to + i] = float_to_half(h.k[from + i]);
+        h.to_v[to + i] = float_to_half(h.v[from + i]);
     }
 }
 

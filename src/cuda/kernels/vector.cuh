@@ -8,34 +8,6 @@
 
 #include "cuda/kernels/formats.cuh"
 
-
-/* x [rows][cols] to q [rows][units] and, of each unit, its scale and scale * the sum of its q: value i is about scale *
- * q_i. A thread for a unit: grid (units / ROW_THREADS, rows). */
-extern "C" __global__ void quantize_rows(int4 *q, float2 *scales, const float *x, int cols, int units)
-{
-    const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
-    if (unit >= units)
-        return;
-    x += (size_t)row * (size_t)cols;
-    float v[UNIT], most = 0;
-    for (int i = 0; i < UNIT; i++) {
-        const int col = unit * UNIT + i;
-        v[i] = col < cols ? x[col] : 0;
-        most = fmaxf(most, fabsf(v[i]));
-    }
-    const float inverse = most > 0 ? 127 / most : 0;
-    int sum = 0, packed[4] = {0, 0, 0, 0};
-    for (int i = 0; i < UNIT; i++) {
-        const int value = (int)rintf(v[i] * inverse);
-        sum += value;
-        packed[i / 4] |= (int)((uint32_t)(value & 255) << 8 * (i % 4));
-    }
-    const size_t at = (size_t)row * (size_t)units + (size_t)unit;
-    const float scale = most / 127;
-    q[at] = make_int4(packed[0], packed[1], packed[2], packed[3]);
-    scales[at] = make_float2(scale, scale * (float)sum);
-}
-
 /* The map of a launch that this block works for. */
 __device__ inline int this_map(const card_maps &maps)
 {
@@ -197,13 +169,13 @@ template <class Format, int N> __device__ inline void vector_floats(const card_m
 /* vector_FORMAT_N for N = 1, 2, 4, 8 rows of x at most */
 #define VECTOR_BYTES(format, N)                                                                                        \
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
-        vector_##format##_##N(card_maps maps, const void *q, const void *scales, int rows)                            \
+        vector_##format##_##N(card_maps maps, const void *q, const void *scales, int rows)                             \
     {                                                                                                                  \
         vector_bytes<format_##format, N>(maps, (const int4 *)q, (const float2 *)scales, rows);                         \
     }
 #define VECTOR_FLOATS(format, N)                                                                                       \
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
-        vector_##format##_##N(card_maps maps, const void *x, const void *unused, int rows)                            \
+        vector_##format##_##N(card_maps maps, const void *x, const void *unused, int rows)                             \
     {                                                                                                                  \
         (void)unused;                                                                                                  \
         vector_floats<format_##format, N>(maps, (const float *)x, rows);                                               \
