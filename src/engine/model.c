@@ -1,5 +1,6 @@
 #include "engine/model.h"
 
+#include "engine/backend_check.h"
 #include "engine/readahead.h"
 
 #include <stdlib.h>
@@ -43,6 +44,8 @@ static int open_processor(struct ward_model *m, const struct ward_model_options 
 static int open_card(struct ward_model *m, int card, struct ward_error *err)
 {
     int rc = backend_cuda_open(&m->backend, card, err);
+    if (!rc)
+        rc = backend_check(m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
     if (!rc)
         rc = placement_open(&m->placement, m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
     if (rc)

@@ -34,6 +34,10 @@ void *emulated_block_memory();
 /* What each lane hands over, `bytes` of it; returns those of all 32 lanes, which stay until the call after the next. */
 const void *emulated_exchange(const void *mine, size_t bytes);
 enum { EMULATED_SLOT = 64 };
+/* 16 bytes (NULL: zeros) that arrive when this thread waits for their group, and not before. */
+void emulated_copy(void *to, const void *from);
+void emulated_copy_group();
+void emulated_copy_wait(size_t groups_left);
 
 #define BLOCK_MEMORY(type, name) type *const name = (type *)emulated_block_memory()
 
@@ -155,18 +159,17 @@ static inline void load_matrices_transposed(uint32_t r[4], const void *row)
 
 static inline void copy_async(void *shared, const void *global, bool valid)
 {
-    if (valid)
-        memcpy(shared, global, 16);
-    else
-        memset(shared, 0, 16);
+    emulated_copy(shared, valid ? global : nullptr);
 }
 
 static inline void copy_group()
 {
+    emulated_copy_group();
 }
 
 template <int left> static inline void copy_wait()
 {
+    emulated_copy_wait(left);
 }
 
 static inline uint32_t pack_bf16(float low, float high)

@@ -62,11 +62,18 @@ void prepare(context &c, char *stack, size_t size, void (*start)())
 }
 #endif
 
+struct copy {
+    void *to;
+    const void *from;
+};
+
 struct fiber {
     context at;
     state now;
     bool made;
-    unsigned parity; /* of its next exchange */
+    unsigned parity;            /* of its next exchange */
+    std::vector<copy> copies;   /* under way, oldest first */
+    std::vector<size_t> groups; /* how many of them each group has; the last is not closed */
 };
 
 fiber fibers[MAX_THREADS];
@@ -164,6 +171,8 @@ bool run_block(unsigned threads)
     for (unsigned i = 0; i < threads; i++) {
         fibers[i].now = RUNNING;
         fibers[i].parity = 0;
+        fibers[i].copies.clear();
+        fibers[i].groups.assign(1, 0);
     }
     for (;;) {
         unsigned waiting = 0;
@@ -204,6 +213,33 @@ const void *emulated_exchange(const void *mine, size_t bytes)
     memcpy(slot + current % 32 * EMULATED_SLOT, mine, bytes);
     emulated_wait_warp();
     return slot;
+}
+
+void emulated_copy(void *to, const void *from)
+{
+    fibers[current].copies.push_back({to, from});
+    fibers[current].groups.back()++;
+}
+
+void emulated_copy_group()
+{
+    fibers[current].groups.push_back(0);
+}
+
+void emulated_copy_wait(size_t left)
+{
+    fiber &f = fibers[current];
+    size_t done = 0;
+    while (f.groups.size() > left + 1) {
+        done += f.groups.front();
+        f.groups.erase(f.groups.begin());
+    }
+    for (size_t i = 0; i < done; i++)
+        if (f.copies[i].from)
+            memcpy(f.copies[i].to, f.copies[i].from, 16);
+        else
+            memset(f.copies[i].to, 0, 16);
+    f.copies.erase(f.copies.begin(), f.copies.begin() + (ptrdiff_t)done);
 }
 
 bool emulated_run(const emulated_launch &launch)
