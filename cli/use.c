@@ -45,6 +45,7 @@ static struct {
     struct picture *pictures;
     size_t n_pictures;
     char model_hash[HEX + 1], model_path[HEX + 1], model_config[HEX + 1], model_template[HEX + 1], model_type[32];
+    char device[16], device_name[128];
     bool has_template;
     struct measured {
         char path[HEX + 1], hash[HEX + 1];
@@ -156,6 +157,9 @@ static void write_model(struct json_writer *w)
         return;
     json_write_open(w, "model", '{');
     json_write_text(w, "type", use.model_type);
+    json_write_text(w, "device", use.device);
+    if (*use.device_name)
+        json_write_text(w, "device_name", use.device_name);
     write_hash(w, "sha256", use.model_hash);
     write_hash(w, "path_sha256", use.model_path);
     write_hash(w, "config_sha256", use.model_config);
@@ -401,6 +405,8 @@ void use_model(const struct ward_model_info *info, const char *sha256)
     free(full);
     snprintf(use.model_type, sizeof use.model_type, "%s", info->type);
     snprintf(use.model_hash, sizeof use.model_hash, "%s", sha256 ? sha256 : "");
+    snprintf(use.device, sizeof use.device, "%s", info->device);
+    snprintf(use.device_name, sizeof use.device_name, "%s", info->device_name ? info->device_name : "");
     use.has_template = info->has_chat_template;
     hash_config(info->path);
 }

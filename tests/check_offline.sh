@@ -15,7 +15,7 @@ describe_film() {
 network='socket|socketpair|connect|bind|listen|accept4?|send|sendto|sendm?msg|recv|recvfrom|recvm?msg|shutdown'
 network="$network|getaddrinfo|getnameinfo|gethostby[a-z0-9_]*|getservby[a-z_]*|res_n?(init|query|search|send)"
 # Users are looked up in a directory on the network, if the system is set up so.
-others='exec[lv]p?e?|fexecve|system|popen|posix_spawnp?|wordexp|vfork|dlopen|get(pw|gr)[a-z_]*|initgroups'
+others='exec[lv]p?e?|fexecve|system|popen|posix_spawnp?|wordexp|vfork|get(pw|gr)[a-z_]*|initgroups'
 
 # imports FUNCTIONS FILE...
 imports() {
@@ -32,6 +32,14 @@ imports_no_programs() {
     ! imports "$others" "$ward" "$1/libward.so"
 }
 
+# The libraries of NVIDIA's driver, by their names and nothing else, before the process is locked.
+loads_the_driver_alone() {
+    [ "$(grep -rl dlopen src cli | sort | tr '\n' ' ')" = "src/cuda/driver.c src/cuda/nvml.c " ] &&
+        [ "$(grep -h dlopen\( src/cuda/*.c | sed 's/.*dlopen(\([A-Za-z]*\),.*/\1/' | sort | tr '\n' ' ')" = "COMPILER LIBRARY LIBRARY " ] &&
+        [ "$(grep -ho '"lib[a-z-]*\.so\.1"' src/cuda/*.c | sort | tr '\n' ' ')" = \
+            '"libcuda.so.1" "libnvidia-ml.so.1" "libnvidia-ptxjitcompiler.so.1" ' ]
+}
+
 # All but the C library, which has everything and is asked for nothing of it.
 libraries_import_no_network() {
     libraries=$(ldd "$ward" | awk '$2 == "=>" && $1 !~ /^(libc|libm|ld-.*)\.so/ { print $3 }')
@@ -45,9 +53,10 @@ opens_no_socket() {
     grep -q 'exited with 0' "$trace" && ! grep -vE '^[0-9]+ +(\+\+\+|---)' "$trace"
 }
 
-plan 5
+plan 6
 check "the program and the library import no function of the network" imports_no_network "$1"
-check "nor one that starts programs, loads code or looks up users" imports_no_programs "$1"
+check "nor one that starts programs or looks up users" imports_no_programs "$1"
+check "the only code that is loaded at run time is NVIDIA's driver" loads_the_driver_alone
 check "the libraries that the program loads import no function of the network" libraries_import_no_network
 name="strace of a run shows no call of the network"
 if ! command -v strace >/dev/null 2>&1; then

@@ -85,6 +85,7 @@ Result = struct("ward_result", ("text", ctypes.c_char_p), ("thinking", ctypes.c_
                 ("accepted_tokens", ctypes.c_int), ("cached_images", ctypes.c_int))
 ModelInfo = struct("ward_model_info", ("path", ctypes.c_char_p), ("mmproj", ctypes.c_char_p),
                    ("mmproj_guessed", ctypes.c_bool), ("type", ctypes.c_char_p), ("device", ctypes.c_char_p),
+                   ("device_name", ctypes.c_char_p), ("device_note", ctypes.c_char_p),
                    ("kernels", ctypes.c_char_p), ("threads", ctypes.c_int), ("vocab_size", ctypes.c_int),
                    ("hidden_size", ctypes.c_int), ("context_limit", ctypes.c_int), ("image_tokens", ctypes.c_int),
                    ("image_size", ctypes.c_int), ("has_chat_template", ctypes.c_bool),

@@ -5,8 +5,9 @@ import ctypes
 import json
 import os
 import sys
+import tempfile
 
-from harness import MODELS, PHANTOM, WARD, Skip, answer, equal, misused, refused, run, run_tests, succeeds, test
+from harness import MODELS, PHANTOM, WARD, Skip, answer, equal, misused, refused, run, run_tests, scratch, succeeds, test
 
 FILM = os.path.join(os.path.dirname(os.path.dirname(PHANTOM)), "examples", "phantom-effusion.png")
 QUESTION = "Describe this X-ray."
@@ -39,6 +40,19 @@ def a_card_gives_the_answer_of_the_processor():
     equal(on_cpu["device"], "cpu", "the device")
     assert "device_name" not in on_cpu and on_cpu["memory"]["device_bytes"] == 0, on_cpu
     assert on_card["memory"]["device_bytes"] > 8 << 20, on_card["memory"]
+
+
+@test
+def the_log_tells_the_card():
+    has_kernels()
+    home = tempfile.mkdtemp(dir=scratch)
+    log, key = os.path.join(home, "log"), os.path.join(home, "auditor.key")
+    succeeds("audit", "init", "--log", log, "--out", key, "--no-passphrase")
+    succeeds("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env={**emulated(), "WARD_AUDIT": log})
+    records = [json.loads(line)["record"] for line in
+               succeeds("audit", "show", "--log", log, "--key", key, "--json").splitlines()]
+    models = [record["model"] for record in records if "model" in record]
+    equal([(model["device"], model["device_name"]) for model in models], [("cuda", "Emulated Card")], "the record")
 
 
 @test
