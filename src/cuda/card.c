@@ -279,6 +279,9 @@ void card_release(struct card *c, void *memory)
     size_t total = 0;
     c->cu->copy_out(&total, begin, sizeof total, c->stream);
     c->cu->stream_wait(c->stream); /* what was asked for may still use it */
+    if (total && !c->failure)      /* a patient's, perhaps: nobody is to find it there */
+        c->cu->set_bytes(begin, 0, total, c->stream);
+    c->cu->stream_wait(c->stream);
     c->cu->free(begin);
     c->used -= total <= c->used ? total : 0;
     card_unlock(c);
