@@ -145,6 +145,15 @@ static int add_policy(int rules, const struct offline_policy *policy, int abi)
     return error;
 }
 
+static bool is_card_device(const char *name)
+{
+    static const char *const prefixes[] = {"nvidia", "nvmap", "nvhost-", "host1x-fence"}; /* the last three a Jetson's */
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
 /* NVIDIA's devices, one by one, and what the driver reads about them and the machine. */
 static int add_card(int rules, int abi)
 {
@@ -154,9 +163,11 @@ static int add_card(int rules, int abi)
     int error = 0;
     for (size_t i = 0; i < sizeof read / sizeof *read && !error; i++)
         error = add_path(rules, read[i], READING, abi);
+    if (!error)
+        error = add_path(rules, "/dev/nvgpu", READING | WRITE_FILE | IOCTL_DEV, abi);
     DIR *dir = opendir("/dev");
     for (struct dirent *entry; dir && !error && (entry = readdir(dir));) {
-        const int fd = strncmp(entry->d_name, "nvidia", 6) == 0 ? openat(dirfd(dir), entry->d_name, O_PATH | O_CLOEXEC) : -1;
+        const int fd = is_card_device(entry->d_name) ? openat(dirfd(dir), entry->d_name, O_PATH | O_CLOEXEC) : -1;
         struct stat st;
         if (fd >= 0 && fstat(fd, &st) == 0 && S_ISCHR(st.st_mode))
             error = add_rule(rules, fd, READ_FILE | WRITE_FILE | IOCTL_DEV, abi);

@@ -151,6 +151,17 @@ static void add_card(struct filter *f)
     static const char *const calls[] = {"eventfd2", "sched_setaffinity", "get_mempolicy", "mbind", "set_mempolicy"};
     add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, TYPE, 'F' << 8);
     add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, UINT32_MAX & ~(uint64_t)UINT8_MAX, 0);
+    /* A Jetson's: of the GPU, its address spaces, channels and memory; and of groups of channels, whose type is that of the
+     * terminal's requests, which carry no direction. */
+    static const char jetson[] = {'G', 'A', 'H', 'N'};
+    if (access("/dev/nvmap", F_OK) == 0) {
+        enum { GROUP = 'T' << 8 };
+        static const uint64_t directions[] = {0x40000000, 0x80000000, 0xc0000000};
+        for (size_t i = 0; i < sizeof jetson; i++)
+            add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, TYPE, (uint64_t)jetson[i] << 8);
+        for (size_t i = 0; i < sizeof directions / sizeof *directions; i++)
+            add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, 0xc0000000 | TYPE, directions[i] | GROUP);
+    }
     allow_value(f, "ioctl", 1, UVM_INITIALIZE);
     allow_value(f, "ioctl", 1, UVM_DEINITIALIZE);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
