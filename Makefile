@@ -136,7 +136,7 @@ $(BUILD)/src/cuda/image.o: src/cuda/image.S Makefile $(CUDA_IMAGES)
 # "speed" is the compression that every driver can undo; older toolkits know no other.
 FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all \
             $(if $(shell $(dir $(NVCC))fatbinary --help | grep compress-mode),--compress-mode=speed)
-CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh src/cuda/*.h)
+CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh) src/cuda/layout.h
 $(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$* -o $@ src/cuda/kernels/kernels.cu
@@ -257,7 +257,7 @@ $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUI
 # NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor.
 EMULATED_SRC := $(filter-out tests/cuda/nvml.cpp,$(wildcard tests/cuda/*.cpp))
 EMULATED_CFLAGS = -std=c++17 -O2 -g -fno-strict-aliasing -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
-$(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) Makefile
+$(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) src/cuda/kernel_names.h Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC)
 $(BUILD)/tests/cuda/libnvidia-ml.so.1: tests/cuda/nvml.cpp Makefile

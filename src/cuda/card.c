@@ -87,10 +87,7 @@ static int load_module(struct card *c, struct ward_error *err)
                          "this build of ward has no kernels for NVIDIA cards: nvcc was not there");
     cu_result result = c->cu->module_load(&c->module, cuda_image, 0, NULL, NULL);
     if (result) {
-        char log[256] = "";
-        int options[] = {CU_JIT_ERROR_LOG, CU_JIT_ERROR_LOG_SIZE};
-        void *values[] = {log, (void *)(uintptr_t)sizeof log};
-        result = c->cu->module_load(&c->module, cuda_portable_image, 2, options, values);
+        result = c->cu->module_load(&c->module, cuda_portable_image, 0, NULL, NULL);
         snprintf(c->info.kernels, sizeof c->info.kernels, "ptx");
         if (result) {
             char text[256];
@@ -109,16 +106,11 @@ static int load_module(struct card *c, struct ward_error *err)
  * not launched: the caller looks at shared_bytes. */
 static void allow_shared(struct card *c)
 {
-    static const int heads[] = {
-#define CARD_HEAD(head) head,
-        FLASH_HEADS(CARD_HEAD)
-#undef CARD_HEAD
-    };
     for (int i = 0; i < CARD_FORMATS; i++)
         c->cu->function_set(c->kernels[KERNEL_matrix_f32 + i], CU_SHARED_SIZE, MATRIX_SHARED);
-    for (int i = 0; i < (int)(sizeof heads / sizeof *heads); i++)
-        if (flash_shared(heads[i]) <= c->info.shared_bytes)
-            c->cu->function_set(c->kernels[KERNEL_flash_32 + i], CU_SHARED_SIZE, flash_shared(heads[i]));
+    for (int i = 0; i < FLASH_KERNELS; i++)
+        if (flash_shared(flash_heads[i]) <= c->info.shared_bytes)
+            c->cu->function_set(c->kernels[KERNEL_flash_32 + i], CU_SHARED_SIZE, flash_shared(flash_heads[i]));
 }
 
 static int open_stages(struct card *c, struct ward_error *err)
@@ -149,7 +141,6 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     cu_device device;
     c->cu = cu;
     c->info.index = index;
-    c->info.driver_version = cu->version;
     if (cu->device_get(&device, index) || cu->device_name(c->info.name, sizeof c->info.name, device) ||
         cu->device_memory(&c->info.memory, device))
         return error_set(err, WARD_EUNSUPPORTED, "card %d does not answer", index);
@@ -157,7 +148,6 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     snprintf(c->info.kernels, sizeof c->info.kernels, "sm_%d%d", major, minor);
     c->info.multiprocessors = attribute(c, CU_MULTIPROCESSORS, device);
     c->info.shared_bytes = attribute(c, CU_SHARED_OPTIN, device);
-    c->info.integrated = attribute(c, CU_INTEGRATED, device) != 0;
     if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
         return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later",
                          c->info.name, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
@@ -304,7 +294,7 @@ static struct stage *next_stage(struct card *c)
     return s;
 }
 
-void card_stream(struct card *c, void *to, const void *from, size_t bytes)
+void card_write(struct card *c, void *to, const void *from, size_t bytes)
 {
     card_lock(c);
     for (size_t at = 0; at < bytes && !c->failure; at += CARD_PIECE) {
@@ -331,12 +321,6 @@ void *card_piece(struct card *c, const void *from, size_t bytes)
     passed(c, c->cu->event_record(s->sent, c->stream), "copying to the card");
     card_unlock(c);
     return (void *)(uintptr_t)s->arrived;
-}
-
-/* Little things of a step: through page-locked memory as well, so that the caller may go on and change them. */
-void card_write(struct card *c, void *to, const void *from, size_t bytes)
-{
-    card_stream(c, to, from, bytes);
 }
 
 void card_read(struct card *c, void *to, const void *from, size_t bytes)

@@ -14,12 +14,10 @@ struct card;
 
 struct card_info {
     int index;
-    char name[128];     /* "NVIDIA GeForce RTX 3090" */
-    char kernels[16];   /* "sm_86": what the kernels in use were compiled for; "ptx": by the driver, for this card */
-    int driver_version; /* of CUDA that the driver speaks: 12020 is 12.2 */
+    char name[128];   /* "NVIDIA GeForce RTX 3090" */
+    char kernels[16]; /* "sm_86": what the kernels in use were compiled for; "ptx": by the driver, for this card */
     int multiprocessors;
     int shared_bytes; /* that a block can have */
-    bool integrated;  /* its memory is the system's (Jetson) */
     size_t memory;    /* in all */
 };
 
@@ -41,10 +39,9 @@ void card_release(struct card *card, void *memory);
 /* Bytes that ward has of it, now and at most so far. */
 void card_used(struct card *card, size_t *now, size_t *peak);
 
+/* The copy is under way when it returns, and `from` has been read. */
 void card_write(struct card *card, void *to, const void *from, size_t bytes);
-/* The same for much: the copy is under way when it returns, and `from` has been read. */
-void card_stream(struct card *card, void *to, const void *from, size_t bytes);
-/* Room that card_stream fills for a kernel, which is then asked for; at most CARD_PIECE bytes. */
+/* The same into a room of the card's own, for the kernel that is asked for next; at most CARD_PIECE bytes. */
 enum { CARD_PIECE = 4 << 20 };
 void *card_piece(struct card *card, const void *from, size_t bytes);
 void card_read(struct card *card, void *to, const void *from, size_t bytes); /* waits for it */

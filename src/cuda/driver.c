@@ -52,9 +52,7 @@ static void start(void)
         }
     /* A cache of compiled kernels in the user's home is none of ward's business, nor possible once it is locked in. */
     setenv("CUDA_CACHE_DISABLE", "1", 0);
-    cu_result result = driver.init(0);
-    if (!result)
-        result = driver.driver_version(&driver.version);
+    const cu_result result = driver.init(0);
     if (result) {
         char text[200];
         cu_describe(&driver, result, text, sizeof text);

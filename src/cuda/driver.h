@@ -21,7 +21,6 @@ enum { CU_INVALID = 1 }; /* CUresult: INVALID_VALUE */
 
 enum { /* CUdevice_attribute */
     CU_MULTIPROCESSORS = 16,
-    CU_INTEGRATED = 18,
     CU_MAJOR = 75,
     CU_MINOR = 76,
     CU_SHARED_OPTIN = 97,
@@ -30,12 +29,10 @@ enum { /* CUdevice_attribute */
 enum { CU_SHARED_SIZE = 8 };       /* CUfunction_attribute: MAX_DYNAMIC_SHARED_SIZE_BYTES */
 enum { CU_CAPTURE_THREAD = 1 };    /* CUstreamCaptureMode: THREAD_LOCAL */
 enum { CU_STREAM_NON_BLOCKING = 1, CU_EVENT_NO_TIMING = 2 };
-enum { CU_JIT_ERROR_LOG = 5, CU_JIT_ERROR_LOG_SIZE = 6 };
 
 /* name in ward, symbol in libcuda.so.1, arguments */
 #define CU_CALLS(C)                                                                                                    \
     C(init, cuInit, (unsigned flags))                                                                                  \
-    C(driver_version, cuDriverGetVersion, (int *version))                                                              \
     C(error_name, cuGetErrorName, (cu_result error, const char **name))                                                \
     C(error_string, cuGetErrorString, (cu_result error, const char **text))                                            \
     C(device_count, cuDeviceGetCount, (int *count))                                                                    \
@@ -80,7 +77,6 @@ struct cu_driver {
 #define CU_MEMBER(name, symbol, arguments) cu_result(*name) arguments;
     CU_CALLS(CU_MEMBER)
 #undef CU_MEMBER
-    int version; /* 1000 * major + 10 * minor of CUDA */
 };
 
 /* Brings the driver's code into the process, once, and nothing more: no device is opened, no thread started. False: there

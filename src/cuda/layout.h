@@ -31,6 +31,9 @@ enum card_format {
     CARD_FORMATS,
 };
 
+/* The files' blocks of 32. */
+enum card_block { FROM_Q8_0, FROM_Q4_0, FROM_Q4_1, FROM_Q5_0, FROM_Q5_1 };
+
 /* Bytes of each plane. low: a unit's floats, int8 or halves of bytes. Halves: byte b of word w holds the values 8w + b
  * (low half) and 8w + 4 + b (high half). high: bits above the low four, value i's at bit i (Q5K) or 2i (Q6K). */
 struct card_planes {
@@ -173,12 +176,17 @@ enum {
     MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_PITCH * 2,
     FLASH_ROWS = 64,      /* queries of a block */
     FLASH_THREADS = 128,
+    SPLIT_THREADS = 128,
     SPLIT_KEYS = 64,      /* keys of a step of attention of few rows */
     CHOICE_BLOCKS = 64,   /* parts of a row of logits */
 };
 
 /* Heads are filled up with zeros to one of these. */
 #define FLASH_HEADS(F) F(32) F(64) F(80) F(128) F(256)
+#define FLASH_HEAD(head) head,
+static const int flash_heads[] = {FLASH_HEADS(FLASH_HEAD)};
+#undef FLASH_HEAD
+enum { FLASH_KERNELS = sizeof flash_heads / sizeof *flash_heads };
 /* Keys of a step. */
 static inline int flash_keys(int head)
 {

@@ -165,13 +165,12 @@ static size_t cuda_placed_bytes(struct backend *be, const struct tensor *from)
 /* The kernel that unpacks a type, and what it takes last: bytes of a float, or the kind of a block of 32. */
 static enum card_kernel place_kernel(enum tensor_type type, int *argument)
 {
-    enum { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 }; /* of place.cuh */
     switch (type) {
-    case TENSOR_Q8_0: *argument = Q8_0; return KERNEL_place_blocks_32;
-    case TENSOR_Q4_0: *argument = Q4_0; return KERNEL_place_blocks_32;
-    case TENSOR_Q4_1: *argument = Q4_1; return KERNEL_place_blocks_32;
-    case TENSOR_Q5_0: *argument = Q5_0; return KERNEL_place_blocks_32;
-    case TENSOR_Q5_1: *argument = Q5_1; return KERNEL_place_blocks_32;
+    case TENSOR_Q8_0: *argument = FROM_Q8_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q4_0: *argument = FROM_Q4_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q4_1: *argument = FROM_Q4_1; return KERNEL_place_blocks_32;
+    case TENSOR_Q5_0: *argument = FROM_Q5_0; return KERNEL_place_blocks_32;
+    case TENSOR_Q5_1: *argument = FROM_Q5_1; return KERNEL_place_blocks_32;
     case TENSOR_Q4_K:
     case TENSOR_Q5_K: return KERNEL_place_blocks_k;
     case TENSOR_Q6_K: return KERNEL_place_q6_k;
@@ -184,7 +183,7 @@ static void cuda_place(struct backend *be, void *at, const struct tensor *from)
     const size_t row_bytes = tensor_row_bytes(from);
     ((struct backend_cuda *)be)->quantized |= !tensor_is_float(from->type);
     if (tensor_is_float(from->type) && from->cols % ROW_STEP == 0) {
-        card_stream(card_of(be), at, from->data, (size_t)from->rows * row_bytes);
+        card_write(card_of(be), at, from->data, (size_t)from->rows * row_bytes);
         return;
     }
     size_t end;
@@ -400,16 +399,11 @@ static size_t cuda_attention_size(struct backend *be, int rows, int n_heads, int
 /* The kernel for many rows of this head; CARD_KERNEL_COUNT: none. */
 static enum card_kernel flash_kernel(struct backend *be, int head_dim, unsigned *shared)
 {
-    static const int heads[] = {
-#define HEAD(head) head,
-        FLASH_HEADS(HEAD)
-#undef HEAD
-    };
     if (head_dim % 8)
         return CARD_KERNEL_COUNT; /* rows of keys are not copied by 16 bytes */
-    for (int i = 0; i < (int)(sizeof heads / sizeof *heads); i++)
-        if (head_dim <= heads[i] && flash_shared(heads[i]) <= card_info(card_of(be))->shared_bytes) {
-            *shared = (unsigned)flash_shared(heads[i]);
+    for (int i = 0; i < FLASH_KERNELS; i++)
+        if (head_dim <= flash_heads[i] && flash_shared(flash_heads[i]) <= card_info(card_of(be))->shared_bytes) {
+            *shared = (unsigned)flash_shared(flash_heads[i]);
             return (enum card_kernel)(KERNEL_flash_32 + i);
         }
     return CARD_KERNEL_COUNT;
@@ -419,9 +413,9 @@ static enum card_kernel flash_kernel(struct backend *be, int head_dim, unsigned 
 static void attend_few(struct backend *be, struct card_attention *a, struct card_bytes *bytes)
 {
     const unsigned heads = (unsigned)a->n_heads, rows = (unsigned)a->rows;
-    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, 128, (unsigned)(2 * a->head_dim) * sizeof(float),
-           a);
-    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, 128, 0, a, bytes);
+    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, SPLIT_THREADS,
+           (unsigned)(2 * a->head_dim) * sizeof(float), a);
+    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, SPLIT_THREADS, 0, a, bytes);
 }
 
 static void cuda_attention(struct backend *be, const struct attention *a)

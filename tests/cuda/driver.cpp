@@ -99,12 +99,6 @@ CALL cuInit(unsigned)
     return fails("init") ? 999 : 0;
 }
 
-CALL cuDriverGetVersion(int *version)
-{
-    *version = 12020;
-    return 0;
-}
-
 CALL cuGetErrorName(int error, const char **name)
 {
     *name = error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"

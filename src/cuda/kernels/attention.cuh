@@ -8,7 +8,7 @@
 /* ---- few rows, or any shape: the interval of each row divided among `splits` blocks -------------------------------
  */
 
-enum { SPLIT_THREADS = 128, SPLIT_WARPS = SPLIT_THREADS / 32 };
+enum { SPLIT_WARPS = SPLIT_THREADS / 32 };
 
 /* Scores of SPLIT_KEYS keys, a warp for a key: its lanes take two dimensions of 64 each. */
 __device__ inline void split_scores(float *scores, const float *q, const uint16_t *keys, const card_attention &a,

@@ -47,9 +47,7 @@ extern "C" __global__ void place_floats(card_matrix w, const uint8_t *from, int 
         }
 }
 
-/* Blocks of 32 with one scale, or scale and minimum. */
-enum { FROM_Q8_0, FROM_Q4_0, FROM_Q4_1, FROM_Q5_0, FROM_Q5_1 };
-
+/* Blocks of 32 with one scale, or scale and minimum; kind: enum card_block. */
 extern "C" __global__ void place_blocks_32(card_matrix w, const uint8_t *from, int first_row, int rows, int kind)
 {
     placed_unit u;
