@@ -34,6 +34,10 @@ void *emulated_block_memory();
 /* What each lane hands over, `bytes` of it; returns those of all 32 lanes, which stay until the call after the next. */
 const void *emulated_exchange(const void *mine, size_t bytes);
 enum { EMULATED_SLOT = 64 };
+/* Room for what all lanes make of their last exchange together, and whether the caller is the first to come and makes
+ * it. */
+enum { EMULATED_RESULT = 512 };
+void *emulated_result(bool *first);
 /* 16 bytes (NULL: zeros) that arrive when this thread waits for their group, and not before. */
 void emulated_copy(void *to, const void *from);
 void emulated_copy_group();
@@ -181,22 +185,43 @@ struct emulated_fragments {
     uint32_t a[4], b[2];
 };
 
+/* out [16][8] = a b of all lanes, made once for the warp. With g = lane / 4, t = lane % 4: a[i] row g + 8 (i % 2),
+ * columns 2t + 8 (i / 2) and the next; b[i] column g of the product, 2t + 8 i and the next. */
+template <float (*widen)(uint16_t)> static inline void emulated_product(float out[16][8], const char *all)
+{
+    float a[16][16], b[16][8];
+    for (unsigned lane = 0; lane < 32; lane++) {
+        const emulated_fragments *f = (const emulated_fragments *)(all + lane * EMULATED_SLOT);
+        const unsigned g = lane / 4, t = lane % 4;
+        for (unsigned i = 0; i < 4; i++) {
+            a[g + 8 * (i % 2)][2 * t + 8 * (i / 2)] = widen((uint16_t)f->a[i]);
+            a[g + 8 * (i % 2)][2 * t + 8 * (i / 2) + 1] = widen((uint16_t)(f->a[i] >> 16));
+        }
+        for (unsigned i = 0; i < 2; i++) {
+            b[2 * t + 8 * i][g] = widen((uint16_t)f->b[i]);
+            b[2 * t + 8 * i + 1][g] = widen((uint16_t)(f->b[i] >> 16));
+        }
+    }
+    memset(out, 0, 16 * sizeof out[0]);
+    for (unsigned row = 0; row < 16; row++)
+        for (unsigned k = 0; k < 16; k++)
+            for (unsigned column = 0; column < 8; column++)
+                out[row][column] += a[row][k] * b[k][column];
+}
+
 template <float (*widen)(uint16_t)>
 static inline void emulated_multiply(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     const emulated_fragments mine = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
     const char *all = (const char *)emulated_exchange(&mine, sizeof mine);
-    const unsigned lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const auto from = [&](unsigned of) { return (const emulated_fragments *)(all + of * EMULATED_SLOT); };
-    for (unsigned i = 0; i < 4; i++) { /* c[0], c[1] of row g, c[2], c[3] of row g + 8; columns 2t, 2t + 1 */
-        float sum = 0;
-        for (unsigned k = 0; k < 16; k += 2) { /* a pair of row g or g + 8, and of column 2t or 2t + 1 of b */
-            const uint32_t x = from(4 * g + k % 8 / 2)->a[i / 2 + 2 * (k / 8)];
-            const uint32_t y = from(4 * (2 * t + i % 2) + k % 8 / 2)->b[k / 8];
-            sum += widen((uint16_t)x) * widen((uint16_t)y) + widen((uint16_t)(x >> 16)) * widen((uint16_t)(y >> 16));
-        }
-        c[i] += sum;
-    }
+    bool first;
+    float(*const product)[8] = (float(*)[8])emulated_result(&first);
+    static_assert(EMULATED_RESULT >= 16 * sizeof product[0], "a warp's product");
+    if (first)
+        emulated_product<widen>(product, all);
+    const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    for (unsigned i = 0; i < 4; i++) /* c[0], c[1] of row g, c[2], c[3] of row g + 8; columns 2t, 2t + 1 */
+        c[i] += product[g + 8 * (i / 2)][2 * t + i % 2];
 }
 
 static inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)

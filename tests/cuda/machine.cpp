@@ -83,6 +83,10 @@ const emulated_launch *running;
 alignas(256) char block_memory[MAX_SHARED + 256];
 /* Two exchanges of each warp: while the slower lanes read one, the faster may fill the next. */
 alignas(16) char slots[MAX_THREADS / 32][2][32 * EMULATED_SLOT];
+struct result {
+    alignas(16) char at[EMULATED_RESULT];
+    bool made;
+} results[MAX_THREADS / 32][2];
 
 void leave(state why)
 {
@@ -209,10 +213,20 @@ void *emulated_block_memory()
 
 const void *emulated_exchange(const void *mine, size_t bytes)
 {
-    char *const slot = slots[current / 32][fibers[current].parity++ % 2];
+    const unsigned turn = fibers[current].parity++ % 2;
+    char *const slot = slots[current / 32][turn];
+    results[current / 32][turn].made = false;
     memcpy(slot + current % 32 * EMULATED_SLOT, mine, bytes);
     emulated_wait_warp();
     return slot;
+}
+
+void *emulated_result(bool *first)
+{
+    result &r = results[current / 32][(fibers[current].parity + 1) % 2];
+    *first = !r.made;
+    r.made = true;
+    return r.at;
 }
 
 void emulated_copy(void *to, const void *from)
