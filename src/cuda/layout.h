@@ -122,7 +122,9 @@ enum {
 };
 
 struct card_attention {
-    float *out;
+    float *out;         /* [rows][n_heads * head_dim] */
+    uint16_t *out_bf16; /* [rows][units * UNIT] or here as bf16, filled up with zeros; NULL: float32 to out */
+    int units;
     const float *q;
     const uint16_t *k, *v; /* float16 [n_kv_heads][capacity][head_dim] */
     int rows, n_heads, n_kv_heads, head_dim, capacity;

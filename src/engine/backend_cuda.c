@@ -451,6 +451,8 @@ static void cuda_attention(struct backend *be, const struct attention *a)
         struct card_attention part = c;
         part.rows = min_int(VECTOR_ROWS, a->rows - first);
         part.out = c.out + (size_t)first * width;
+        if (c.out_bf16)
+            part.out_bf16 = c.out_bf16 + (size_t)first * (size_t)(c.units * UNIT);
         part.q = c.q + (size_t)first * width;
         part.lo = c.lo + first;
         part.hi = c.hi + first;

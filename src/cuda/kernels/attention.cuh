@@ -5,6 +5,23 @@
 
 #include "cuda/kernels/rows.cuh"
 
+/* Two neighbouring values of the answer; `at`: of a row's n_heads * head_dim. */
+__device__ inline void put_pair(const card_attention &a, int row, int at, float x, float y)
+{
+    if (a.out_bf16)
+        *(uint32_t *)(a.out_bf16 + (size_t)row * (size_t)(a.units * UNIT) + (size_t)at) = pack_bf16(x, y);
+    else
+        *(float2 *)(a.out + (size_t)row * (size_t)(a.n_heads * a.head_dim) + (size_t)at) = make_float2(x, y);
+}
+
+/* What fills rows of bf16 up, `threads` threads being there for it. */
+__device__ inline void fill_up(const card_attention &a, int first_row, int rows, int threads)
+{
+    const int width = a.n_heads * a.head_dim, pitch = a.units * UNIT, rest = pitch - width;
+    for (int i = (int)threadIdx.x; a.out_bf16 && i < rows * rest; i += threads)
+        a.out_bf16[(size_t)(first_row + i / rest) * (size_t)pitch + (size_t)(width + i % rest)] = 0;
+}
+
 /* ---- few rows, or any shape: the interval of each row divided among `splits` blocks -------------------------------
  */
 
@@ -105,14 +122,18 @@ extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_whole(card_at
         total += part[width + 1] * expf(part[width] - most);
     }
     const float scale = total > 0 ? 1 / total : 0;
-    for (int d = (int)threadIdx.x; d < width; d += SPLIT_THREADS) {
-        float sum = 0;
+    for (int d = 2 * (int)threadIdx.x; d < width; d += 2 * SPLIT_THREADS) {
+        float x = 0, y = 0;
         for (int s = 0; s < a.splits; s++) {
             const float *part = parts + (size_t)s * (size_t)(width + 2);
-            sum += part[d] * expf(part[width] - most);
+            const float weight = expf(part[width] - most);
+            x += part[d] * weight;
+            y += part[d + 1] * weight;
         }
-        a.out[at * (size_t)width + (size_t)d] = sum * scale;
+        put_pair(a, blockIdx.y, (int)blockIdx.x * width + d, x * scale, y * scale);
     }
+    if ((int)blockIdx.x == a.n_heads - 1)
+        fill_up(a, blockIdx.y, 1, SPLIT_THREADS);
     if (!bytes.q)
         return;
     __syncthreads();
@@ -247,12 +268,15 @@ template <int HEAD> struct flash {
             if (row + 8 * half >= a.rows)
                 continue;
             const float scale = sum > 0 ? 1 / sum : 0;
-            float *to = a.out + ((size_t)(row + 8 * half) * (size_t)a.n_heads + (size_t)head) * (size_t)a.head_dim;
 #pragma unroll
             for (int n = 0; n < HEAD / 8; n++)
                 if (8 * n < a.head_dim)
-                    *(float2 *)(to + 8 * n + column) =
-                        make_float2(out[n][2 * half] * scale, out[n][2 * half + 1] * scale);
+                    put_pair(a, row + 8 * half, head * a.head_dim + 8 * n + column, out[n][2 * half] * scale,
+                             out[n][2 * half + 1] * scale);
+        }
+        if (head == a.n_heads - 1) {
+            const int first = (int)blockIdx.x * FLASH_ROWS;
+            fill_up(a, first, a.rows - first < FLASH_ROWS ? a.rows - first : FLASH_ROWS, FLASH_THREADS);
         }
     }
 
