@@ -134,7 +134,7 @@ static int run(int argc, char **argv)
         rc = draw_image(image, DRAW_COLUMNS, &err);
     } else {
         uint8_t *rgb = must_realloc(NULL, (size_t)size * (size_t)size, 3);
-        rc = image_resize(image, size, size, rgb, &err);
+        rc = image_resize(image, size, size, rgb, NULL, &err);
         if (rc == 0)
             rc = write_pixels(o.out, rgb, size, &err);
         free(rgb);

@@ -53,7 +53,7 @@ int draw_image(const struct ward_image *image, int columns, struct ward_error *e
     int rows = ratio < 4 ? (int)(columns * ratio + 0.5) : 4 * columns;
     rows = rows < 2 ? 2 : rows + rows % 2;
     uint8_t *rgb = must_realloc(NULL, (size_t)columns * (size_t)rows, 3);
-    int rc = image_resize(image, columns, rows, rgb, err);
+    int rc = image_resize(image, columns, rows, rgb, NULL, err);
     if (rc == 0) {
         if (output_is_terminal())
             draw_colours(rgb, columns, rows);

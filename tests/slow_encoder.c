@@ -6,19 +6,19 @@
 #include <time.h>
 
 int __real_vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
-                         const float *pixels, float *features, void *work, int index, const struct observer *observer,
+                         const float *patches, float *features, void *work, int index, const struct observer *observer,
                          struct ward_error *err);
 int __wrap_vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
-                         const float *pixels, float *features, void *work, int index, const struct observer *observer,
+                         const float *patches, float *features, void *work, int index, const struct observer *observer,
                          struct ward_error *err);
 
 int __wrap_vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
-                         const float *pixels, float *features, void *work, int index, const struct observer *observer,
+                         const float *patches, float *features, void *work, int index, const struct observer *observer,
                          struct ward_error *err)
 {
     const char *text = getenv("WARD_TEST_SLEEP_MS");
     const double ms = text ? strtod(text, NULL) : 0;
     const struct timespec wait = {(time_t)(ms / 1e3), (long)(ms * 1e6) % 1000000000};
     nanosleep(&wait, NULL);
-    return __real_vision_encode(be, config, weights, pixels, features, work, index, observer, err);
+    return __real_vision_encode(be, config, weights, patches, features, work, index, observer, err);
 }

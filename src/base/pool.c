@@ -116,6 +116,11 @@ void pool_run(struct pool *p, pool_task_fn *fn, void *arg, int n)
     assert(n >= 0 && (uint64_t)n < TICKET_MASK / 2);
     if (n <= 0)
         return;
+    if (!p) {
+        for (int i = 0; i < n; i++)
+            fn(arg, i, 0);
+        return;
+    }
     pthread_mutex_lock(&p->turn);
     if (n == 1 || p->n_threads == 1) {
         for (int i = 0; i < n; i++)

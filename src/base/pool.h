@@ -15,7 +15,7 @@ void pool_close(struct pool **pool);
 int pool_threads(const struct pool *pool);
 /* Runs tasks 0..n-1, each once, and returns when all are done. Threads claim tasks one by one, so a thread that the
  * operating system has set aside delays only the task it holds. Not reentrant; callers on several threads take
- * turns. */
+ * turns. pool NULL: the caller alone. */
 void pool_run(struct pool *pool, pool_task_fn *fn, void *arg, int n);
 
 #endif

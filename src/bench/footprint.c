@@ -165,7 +165,7 @@ static uint64_t decoder_bytes(const struct ward_model *m, int rows)
 }
 
 /* As encoder_open and session_open allocate: hidden, norm, q, k, v, the keys and values by head; the widest rows, of a
- * block of 1,024 patches, where k was; pixels as bytes, as floats, and patch by patch. */
+ * block of 1,024 patches, where k was; pixels as bytes and, patch by patch, as floats. */
 static uint64_t encoder_bytes(const struct ward_model *m)
 {
     const struct vision_config *v = &m->checkpoint.config.vision;
@@ -181,7 +181,7 @@ static uint64_t encoder_bytes(const struct ward_model *m)
                                    be->ops->packed_size(be, block, v->intermediate_size));
     const uint64_t image = 3 * (uint64_t)v->image_size * (uint64_t)v->image_size;
     const uint64_t wide = 4 * (uint64_t)block * (uint64_t)v->intermediate_size;
-    return 3 * rows + larger(rows, input) + larger(rows, wide) + 2 * in_cache + packed + input + 5 * image;
+    return 3 * rows + larger(rows, input) + larger(rows, wide) + 2 * in_cache + packed + input + image;
 }
 
 struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, int positions)

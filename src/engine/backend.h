@@ -12,6 +12,7 @@ struct backend {
     const char *device_name; /* "NVIDIA GeForce RTX 3090"; NULL: the processor */
     const char *kernels;     /* the instruction set in use */
     int threads;
+    struct pool *pool;             /* of that many threads, for what the host does */
     int card;                      /* the number of an NVIDIA card; -1: none */
     enum tensor_type cache_type;   /* of keys and values in the decoder's cache */
     enum tensor_type encoder_type; /* of the encoder's keys and values */
@@ -112,7 +113,7 @@ struct backend_ops {
 
 WARD_CHECKED int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct ward_error *err);
 /* A card by its number, -1: the first that can be used. The card stays open for the process (cuda/card.h). */
-WARD_CHECKED int backend_cuda_open(struct backend **out, int card, struct ward_error *err);
+WARD_CHECKED int backend_cuda_open(struct backend **out, int card, int threads, struct ward_error *err);
 /* Brings NVIDIA's driver into the process; false: there is none, and nobody expects a card. */
 bool backend_cuda_load(void);
 void backend_close(struct backend **be);

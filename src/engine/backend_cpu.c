@@ -287,6 +287,7 @@ int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct
         .kernels = isa_name(isa),
         .card = -1,
         .threads = pool_threads(be->compute.pool),
+        .pool = be->compute.pool,
         /* float16 keeps 11 bits of a key or value where bfloat16 keeps 8; none of Gemma's leave its range after their
            norms */
         .cache_type = highest == ISA_NONE ? TENSOR_F32 : TENSOR_F16,

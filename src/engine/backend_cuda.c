@@ -83,6 +83,7 @@ static bool is_ready(struct backend *be, const float *x, int rows, const void *p
 static void cuda_close(struct backend *be)
 {
     card_release(card_of(be), ((struct backend_cuda *)be)->choice_parts);
+    pool_close(&be->pool);
     free(be);
 }
 
@@ -491,7 +492,7 @@ static const struct backend_ops cuda_ops = {
     .choose = cuda_choose,
 };
 
-int backend_cuda_open(struct backend **out, int index, struct ward_error *err)
+int backend_cuda_open(struct backend **out, int index, int threads, struct ward_error *err)
 {
     *out = NULL;
     struct ward_error why = {0};
@@ -510,19 +511,22 @@ int backend_cuda_open(struct backend **out, int index, struct ward_error *err)
         .device = "cuda",
         .device_name = card_info(card)->name,
         .kernels = card_info(card)->kernels,
-        .threads = 1,
         .card = card_info(card)->index,
         .cache_type = TENSOR_F16,
         .encoder_type = TENSOR_F16,
         .keeps_work = true,
     };
-    void *parts;
-    const int rc =
-        card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens", err);
+    void *parts = NULL;
+    int rc = pool_open(&be->base.pool, threads, err);
+    if (!rc)
+        rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens",
+                        err);
     if (rc) {
+        pool_close(&be->base.pool);
         free(be);
         return rc;
     }
+    be->base.threads = pool_threads(be->base.pool);
     be->choice_parts = parts;
     *out = &be->base;
     return 0;

@@ -36,14 +36,12 @@ static int open_processor(struct ward_model *m, const struct ward_model_options 
         return error_set(err, WARD_EINVAL,
                          "cpu mask %s is unknown; expected none, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or amx",
                          options->cpu_mask);
-    if (options->threads < 0 || options->threads > 1024)
-        return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
     return backend_cpu_open(&m->backend, options->threads, (enum isa)isa, err);
 }
 
-static int open_card(struct ward_model *m, int card, struct ward_error *err)
+static int open_card(struct ward_model *m, int card, int threads, struct ward_error *err)
 {
-    int rc = backend_cuda_open(&m->backend, card, err);
+    int rc = backend_cuda_open(&m->backend, card, threads, err);
     if (!rc)
         rc = backend_check(m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
     if (!rc)
@@ -60,14 +58,16 @@ static int open_backend(struct ward_model *m, const struct ward_model_options *o
     int device = AUTO, rc = parse_device(options->device, &device, err);
     if (rc)
         return rc;
+    if (options->threads < 0 || options->threads > 1024)
+        return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
     if (device == AUTO) {
         struct ward_error why = {0};
         const bool try_card = !options->cpu_mask && backend_cuda_load();
-        if (!try_card || open_card(m, FIRST_CARD, &why))
+        if (!try_card || open_card(m, FIRST_CARD, options->threads, &why))
             rc = open_processor(m, options, err);
         m->not_used = why;
     } else {
-        rc = device == CPU ? open_processor(m, options, err) : open_card(m, device, err);
+        rc = device == CPU ? open_processor(m, options, err) : open_card(m, device, options->threads, err);
     }
     m->weights = m->placement ? &m->placement->weights : m->checkpoint.weights;
     return rc;

@@ -21,10 +21,10 @@ static int allocate_host(struct ward_session *s, struct ward_error *err)
     s->held_images = calloc(images + 1, sizeof *s->held_images);
     s->logits = calloc((size_t)c->text.vocab_size, sizeof *s->logits);
     s->pixels = malloc(pixels + 1);
-    s->planes = malloc((pixels + 1) * sizeof *s->planes);
+    s->patches = malloc((pixels + 1) * sizeof *s->patches);
     memory_keep_private(s->pixels, pixels);
-    memory_keep_private(s->planes, pixels * sizeof *s->planes);
-    if (!s->held || !s->held_images || !s->logits || !s->pixels || !s->planes)
+    memory_keep_private(s->patches, pixels * sizeof *s->patches);
+    if (!s->held || !s->held_images || !s->logits || !s->pixels || !s->patches)
         return error_no_memory(err, "the session", (size_t)s->context * sizeof *s->held + pixels * 5);
     return 0;
 }
@@ -82,7 +82,7 @@ void ward_session_close(ward_session **session)
     free(s->held);
     free(s->held_images);
     free(s->pixels);
-    free(s->planes);
+    free(s->patches);
     free(s->logits);
     free(s->top);
     free(s);
@@ -126,10 +126,11 @@ static int run_encoder(struct ward_session *s, const struct ward_image *image, i
                        struct ward_error *err)
 {
     const struct model_config *c = &s->model->checkpoint.config;
+    struct pool *const pool = s->model->backend->pool;
     const int size = c->vision.image_size;
     const double start = clock_ms();
     if (c->image.resize) {
-        const int rc = image_resize(image, size, size, s->pixels, err);
+        const int rc = image_resize(image, size, size, s->pixels, pool, err);
         if (rc)
             return rc;
     } else if (image->width == size && image->height == size) {
@@ -140,10 +141,11 @@ static int run_encoder(struct ward_session *s, const struct ward_image *image, i
                          image->height, size, size);
     }
     static const double zeros[3] = {0, 0, 0}, ones[3] = {1, 1, 1};
-    image_normalize(s->pixels, size, c->image.rescale ? c->image.rescale_factor : 1,
-                    c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->planes);
+    image_patches(s->pixels, size, c->vision.patch_size, c->image.rescale ? c->image.rescale_factor : 1,
+                  c->image.normalize ? c->image.mean : zeros, c->image.normalize ? c->image.std : ones, s->patches,
+                  pool);
     const double resized = clock_ms();
-    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->planes, s->features,
+    const int rc = vision_encode(s->model->backend, c, &s->model->weights->vision, s->patches, s->features,
                                  s->model->backend->keeps_work ? s->text.b.memory : NULL, index, &s->observer, err);
     vision_rest(&c->vision, &s->model->checkpoint.weights->vision);
     report->image_ms += resized - start;

@@ -35,7 +35,7 @@ struct ward_session {
 
     float *features;          /* [image_tokens][D] of the image being prefilled, in the backend's memory */
     uint8_t *pixels;          /* [size][size][3] */
-    float *planes;            /* [3][size][size] */
+    float *patches;           /* [size / patch_size squared][3][patch_size][patch_size] */
     bool choose;              /* the backend chooses the likeliest token: its logits stay where they are */
     struct choice choice;     /* of the last held position, if `choose` */
     float *logits;            /* [V] of the last held position in host memory, unless `choose` */

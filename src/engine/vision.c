@@ -1,7 +1,6 @@
 #include "engine/vision.h"
 
 #include "base/mapping.h"
-#include "base/private.h"
 #include "engine/buffers.h"
 
 #include <math.h>
@@ -23,14 +22,12 @@ struct encoder {
     struct kv_layer kv;     /* keys and values head by head: [heads][N][E/heads] */
     int *positions;         /* [N] */
     int *lo, *hi;           /* [N]: every patch sees all patches */
-    float *host;            /* [N][C*P*P] the pixels of each patch */
     void *own;              /* all of them, unless the caller gave the memory */
 };
 
 static void encoder_close(struct encoder *e)
 {
     e->be->ops->release(e->be, e->own);
-    free(e->host);
 }
 
 enum { BUFFERS = 12 };
@@ -79,20 +76,18 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
 {
     struct buffer_request wanted[BUFFERS];
     encoder_shape(e, wanted, be, c);
-    const size_t n = (size_t)e->patches, pixels = n * (size_t)(c->n_channels * c->patch_size * c->patch_size);
+    const size_t n = (size_t)e->patches;
+    int *numbers = calloc(n, sizeof *numbers);
+    if (!numbers)
+        return error_no_memory(err, "the vision encoder", n * sizeof *numbers);
     if (!work) {
         const int rc = be->ops->alloc(be, &e->own, buffers_bytes(wanted, BUFFERS), "the vision encoder", err);
-        if (rc)
+        if (rc) {
+            free(numbers);
             return rc;
+        }
     }
     buffers_place(work ? work : e->own, wanted, BUFFERS);
-    e->host = calloc(pixels, sizeof *e->host);
-    memory_keep_private(e->host, pixels * sizeof *e->host);
-    if (!e->host) {
-        encoder_close(e);
-        return error_no_memory(err, "the vision encoder", pixels * sizeof *e->host);
-    }
-    int *const numbers = (int *)e->host; /* at least one float a patch */
     be->ops->write(be, e->lo, numbers, n * sizeof *numbers);
     for (int i = 0; i < e->patches; i++)
         numbers[i] = i;
@@ -100,6 +95,7 @@ static int encoder_open(struct encoder *e, struct backend *be, const struct visi
     for (int i = 0; i < e->patches; i++)
         numbers[i] = e->patches;
     be->ops->write(be, e->hi, numbers, n * sizeof *numbers);
+    free(numbers);
     return 0;
 }
 
@@ -114,20 +110,9 @@ size_t vision_work_bytes(struct backend *be, const struct vision_config *config)
 }
 
 /* hidden = patches through the convolution (a linear map of the pixels of a patch: channel, row, column) + positions */
-static void embed_patches(struct encoder *e, const struct vision_weights *w, const float *pixels)
+static void embed_patches(struct encoder *e, const struct vision_weights *w, const float *patches)
 {
-    const struct vision_config *c = e->config;
-    const int size = c->image_size, p = c->patch_size, side = size / p;
-    float *out = e->host;
-    for (int patch = 0; patch < e->patches; patch++)
-        for (int channel = 0; channel < c->n_channels; channel++)
-            for (int y = 0; y < p; y++) {
-                const size_t row = (size_t)channel * (size_t)size + (size_t)(patch / side * p + y);
-                const float *from = pixels + row * (size_t)size + (size_t)(patch % side * p);
-                for (int x = 0; x < p; x++)
-                    *out++ = from[x];
-            }
-    e->be->ops->write(e->be, e->q, e->host, (size_t)(out - e->host) * sizeof *out);
+    e->be->ops->write(e->be, e->q, patches, (size_t)e->patches * (size_t)w->patch.cols * sizeof *patches);
     const struct linear convolution = {.out = e->hidden, .w = &w->patch, .bias = w->patch_bias};
     e->be->ops->linear(e->be, e->q, e->patches, &convolution, 1, e->packed);
     e->be->ops->add_table(e->be, e->hidden, &w->position);
@@ -204,7 +189,7 @@ static void project(struct encoder *e, const struct model_config *config, const 
 }
 
 int vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,
-                  const float *pixels, float *features, void *work, int index, const struct observer *observer,
+                  const float *patches, float *features, void *work, int index, const struct observer *observer,
                   struct ward_error *err)
 {
     const struct vision_config *c = &config->vision;
@@ -212,7 +197,7 @@ int vision_encode(struct backend *be, const struct model_config *config, const s
     const int rc = encoder_open(&e, be, c, work, err);
     if (rc)
         return rc;
-    embed_patches(&e, weights, pixels);
+    embed_patches(&e, weights, patches);
     observe(observer, be, "vision.embeddings", -1, index, e.patches, c->hidden_size, e.hidden);
     for (int l = 0; l < c->n_layers; l++) {
         attention_block(&e, &weights->layers[l]);

@@ -6,11 +6,11 @@
 #include "engine/observe.h"
 #include "model/weights.h"
 
-/* Encodes one image: normalised pixels [channels][image_size][image_size] (in host memory) to features
+/* Encodes one image: its patches [N][channels][patch_size][patch_size] (image_patches, in host memory) to features
  * [config->image_tokens][text hidden_size] in the backend's memory. work: vision_work_bytes of the backend's memory, or
  * NULL: they are held only during the call. `index` numbers the image for the observer. */
 WARD_CHECKED int vision_encode(struct backend *be, const struct model_config *config,
-                               const struct vision_weights *weights, const float *pixels, float *features, void *work,
+                               const struct vision_weights *weights, const float *patches, float *features, void *work,
                                int index, const struct observer *observer, struct ward_error *err);
 
 size_t vision_work_bytes(struct backend *be, const struct vision_config *config);

@@ -171,17 +171,37 @@ int image_pad(struct ward_image *image, const char *name, struct ward_error *err
     return 0;
 }
 
-void image_normalize(const uint8_t *in, int size, double rescale, const double mean[3], const double std[3],
-                     float *out)
+struct patches {
+    const uint8_t *in;
+    int size, patch;
+    float levels[3][256]; /* a pixel has only so many values */
+    float *out;
+};
+
+/* A row of patches. */
+static void fill_patches(void *arg, int task, int thread)
 {
-    const size_t plane = (size_t)size * (size_t)size;
-    for (size_t c = 0; c < 3; c++) {
-        float table[256]; /* a pixel has only so many values */
+    const struct patches *p = arg;
+    const int patch = p->patch, across = p->size / patch;
+    float *out = p->out + (size_t)task * (size_t)across * 3 * (size_t)patch * (size_t)patch;
+    (void)thread;
+    for (int left = 0; left < across * patch; left += patch)
+        for (int c = 0; c < 3; c++)
+            for (int y = task * patch; y < (task + 1) * patch; y++) {
+                const uint8_t *in = p->in + ((size_t)y * (size_t)p->size + (size_t)left) * 3;
+                for (int x = 0; x < patch; x++)
+                    *out++ = p->levels[c][in[3 * x + c]];
+            }
+}
+
+void image_patches(const uint8_t *in, int size, int patch, double rescale, const double mean[3], const double std[3],
+                   float *out, struct pool *pool)
+{
+    struct patches p = {.in = in, .size = size, .patch = patch, .out = out};
+    for (int c = 0; c < 3; c++)
         for (int x = 0; x < 256; x++)
-            table[x] = ((float)(x * rescale) - (float)mean[c]) / (float)std[c];
-        for (size_t i = 0; i < plane; i++)
-            out[c * plane + i] = table[in[3 * i + c]];
-    }
+            p.levels[c][x] = ((float)(x * rescale) - (float)mean[c]) / (float)std[c];
+    pool_run(pool, fill_patches, &p, size / patch);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */

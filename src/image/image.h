@@ -3,6 +3,7 @@
 #define WARD_IMAGE_IMAGE_H
 
 #include "base/error.h"
+#include "base/pool.h"
 
 struct ward_image {
     int width, height;
@@ -24,14 +25,15 @@ void image_clear(struct ward_image *image);
 WARD_CHECKED int image_pad(struct ward_image *image, const char *name, struct ward_error *err);
 
 /* Pillow 13's Image.resize(BILINEAR), bit for bit (antialiased; the order of its passes included).
- * out: [out_height][out_width][3]. */
+ * out: [out_height][out_width][3]. pool: whose threads share the rows; NULL: the caller's alone. */
 WARD_CHECKED int image_resize(const struct ward_image *in, int out_width, int out_height, uint8_t *out,
-                              struct ward_error *err);
+                              struct pool *pool, struct ward_error *err);
 
-/* (x * rescale - mean) / std per channel into planes: out [3][size][size], from in [size][size][3]. Equal to rescale
- * and normalize of transformers' image_transforms: the product in double, then all in float32. */
-void image_normalize(const uint8_t *in, int size, double rescale, const double mean[3], const double std[3],
-                     float *out);
+/* The square patches that an encoder's convolution takes, row by row: out [(size / patch)^2][3][patch][patch], from in
+ * [size][size][3]. Each value is (x * rescale - mean) / std of its channel, equal to rescale and normalize of
+ * transformers' image_transforms: the product in double, then all in float32. pool: as of image_resize. */
+void image_patches(const uint8_t *in, int size, int patch, double rescale, const double mean[3], const double std[3],
+                   float *out, struct pool *pool);
 
 /* Writes rgb [height][width][3] as a binary PPM, under a temporary name first: a reader never sees half of it. */
 WARD_CHECKED int image_write_ppm(const char *path, const uint8_t *rgb, int width, int height, struct ward_error *err);

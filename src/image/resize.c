@@ -71,12 +71,32 @@ static uint8_t to_byte(int32_t sum)
     return value < 0 ? 0 : value > 255 ? 255 : (uint8_t)value;
 }
 
-/* in: [rows][width][3] -> out: [rows][out_width][3] */
-static void resize_rows(const uint8_t *in, size_t width, size_t rows, const struct taps *taps, size_t out_width,
-                        uint8_t *out)
+/* One pass: in [in_rows][in_width][3] -> out [out_rows][out_width][3]. Each task makes TASK_ROWS rows of the result. */
+struct pass {
+    const uint8_t *in;
+    size_t in_width, out_width, out_rows;
+    const struct taps *taps;
+    uint8_t *out;
+};
+
+enum { TASK_ROWS = 16 };
+
+static size_t task_end(const struct pass *p, size_t first)
 {
-    for (size_t y = 0; y < rows; y++, in += width * 3)
-        for (size_t x = 0; x < out_width; x++, out += 3) {
+    return first + TASK_ROWS < p->out_rows ? first + TASK_ROWS : p->out_rows;
+}
+
+/* Each row for itself. */
+static void resize_rows(void *arg, int task, int thread)
+{
+    const struct pass *p = arg;
+    const struct taps *taps = p->taps;
+    const size_t first = (size_t)task * TASK_ROWS, end = task_end(p, first);
+    const uint8_t *in = p->in + first * p->in_width * 3;
+    uint8_t *out = p->out + first * p->out_width * 3;
+    (void)thread;
+    for (size_t y = first; y < end; y++, in += p->in_width * 3)
+        for (size_t x = 0; x < p->out_width; x++, out += 3) {
             const uint8_t *pixel = in + (size_t)taps->first[x] * 3;
             const int32_t *weight = taps->weight + x * (size_t)taps->stride;
             int32_t r = 1 << (WEIGHT_BITS - 1), g = r, b = r;
@@ -91,29 +111,41 @@ static void resize_rows(const uint8_t *in, size_t width, size_t rows, const stru
         }
 }
 
-/* in: [..][width][3] -> out: [out_height][width][3]. Whole rows are summed, a stretch at a time that stays in L1. */
-static void resize_columns(const uint8_t *in, size_t width, const struct taps *taps, size_t out_height, uint8_t *out)
+/* Whole rows are summed, a stretch at a time that stays in L1. */
+static void resize_columns(void *arg, int task, int thread)
 {
     enum { STRETCH = 2048 };
     int32_t sums[STRETCH];
-    const size_t row = width * 3;
-    for (size_t y = 0; y < out_height; y++) {
+    const struct pass *p = arg;
+    const struct taps *taps = p->taps;
+    const size_t row = p->in_width * 3, first = (size_t)task * TASK_ROWS, end = task_end(p, first);
+    (void)thread;
+    for (size_t y = first; y < end; y++) {
         const int32_t *weight = taps->weight + y * (size_t)taps->stride;
         for (size_t start = 0; start < row; start += STRETCH) {
             const size_t n = row - start < STRETCH ? row - start : STRETCH;
-            const uint8_t *source = in + (size_t)taps->first[y] * row + start;
+            const uint8_t *source = p->in + (size_t)taps->first[y] * row + start;
             for (size_t i = 0; i < n; i++)
                 sums[i] = 1 << (WEIGHT_BITS - 1);
             for (int t = 0; t < taps->count[y]; t++, source += row)
                 for (size_t i = 0; i < n; i++)
                     sums[i] += source[i] * weight[t];
             for (size_t i = 0; i < n; i++)
-                out[y * row + start + i] = to_byte(sums[i]);
+                p->out[y * row + start + i] = to_byte(sums[i]);
         }
     }
 }
 
-int image_resize(const struct ward_image *in, int out_width, int out_height, uint8_t *out, struct ward_error *err)
+static void run_pass(struct pool *pool, pool_task_fn *fn, const uint8_t *in, size_t in_width, const struct taps *taps,
+                     uint8_t *out, size_t out_width, size_t out_rows)
+{
+    struct pass p = {
+        .in = in, .in_width = in_width, .out_width = out_width, .out_rows = out_rows, .taps = taps, .out = out};
+    pool_run(pool, fn, &p, (int)((out_rows + TASK_ROWS - 1) / TASK_ROWS));
+}
+
+int image_resize(const struct ward_image *in, int out_width, int out_height, uint8_t *out, struct pool *pool,
+                 struct ward_error *err)
 {
     if (out_width < 1 || out_height < 1)
         return error_set(err, WARD_EINVAL, "an image cannot be resized to %d x %d pixels", out_width, out_height);
@@ -141,15 +173,15 @@ int image_resize(const struct ward_image *in, int out_width, int out_height, uin
     if (rc)
         goto done;
     if (h == oh) {
-        resize_rows(in->rgb, w, h, &horizontal, ow, out);
+        run_pass(pool, resize_rows, in->rgb, w, &horizontal, out, ow, h);
     } else if (w == ow) {
-        resize_columns(in->rgb, w, &vertical, oh, out);
+        run_pass(pool, resize_columns, in->rgb, w, &vertical, out, w, oh);
     } else if (vertical_first) {
-        resize_columns(in->rgb, w, &vertical, oh, between);
-        resize_rows(between, w, oh, &horizontal, ow, out);
+        run_pass(pool, resize_columns, in->rgb, w, &vertical, between, w, oh);
+        run_pass(pool, resize_rows, between, w, &horizontal, out, ow, oh);
     } else {
-        resize_rows(in->rgb, w, h, &horizontal, ow, between);
-        resize_columns(between, ow, &vertical, oh, out);
+        run_pass(pool, resize_rows, in->rgb, w, &horizontal, between, ow, h);
+        run_pass(pool, resize_columns, between, ow, &vertical, out, ow, oh);
     }
 done:
     taps_free(&horizontal);

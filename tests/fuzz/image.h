@@ -27,7 +27,7 @@ static inline void fuzz_decode_image(const uint8_t *data, size_t size)
     const size_t side = (size_t)(image.width > image.height ? image.width : image.height);
     if (side * side <= MANY) {
         REQUIRE(!image_pad(&image, "input", &err));
-        REQUIRE(!image_resize(&image, SIDE, SIDE, small, &err));
+        REQUIRE(!image_resize(&image, SIDE, SIDE, small, NULL, &err));
     }
     image_clear(&image);
 }

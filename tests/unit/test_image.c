@@ -150,6 +150,8 @@ static void test_resize(void **state)
     (void)state;
     FILE *table = fopen(VECTORS "resize.txt", "r");
     assert_non_null(table);
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 3, NULL), 0);
     unsigned seed, crc;
     int width, height, out_width, out_height, n = 0;
     while (fscanf(table, "%u %d %d %d %d %x", &seed, &width, &height, &out_width, &out_height, &crc) == 6) {
@@ -159,7 +161,7 @@ static void test_resize(void **state)
         uint8_t *out = malloc(out_size);
         assert_true(image.rgb && out);
         fill_noise(image.rgb, in_size, seed);
-        assert_int_equal(image_resize(&image, out_width, out_height, out, NULL), 0);
+        assert_int_equal(image_resize(&image, out_width, out_height, out, n % 2 ? pool : NULL, NULL), 0);
         if (crc32_of(0, out, out_size) != crc)
             fail_msg("%d x %d -> %d x %d: differs from Pillow", width, height, out_width, out_height);
         free(out);
@@ -167,6 +169,7 @@ static void test_resize(void **state)
         n++;
     }
     fclose(table);
+    pool_close(&pool);
     assert_true(n >= 200);
 }
 
@@ -176,9 +179,9 @@ static void test_resize_refuses(void **state)
     uint8_t pixel[3] = {1, 2, 3}, out[3];
     const struct ward_image image = {.width = 1, .height = 1, .rgb = pixel};
     struct ward_error err = {0};
-    assert_int_equal(image_resize(&image, 0, 5, out, &err), WARD_EINVAL);
+    assert_int_equal(image_resize(&image, 0, 5, out, NULL, &err), WARD_EINVAL);
     assert_non_null(strstr(err.text, "0 x 5"));
-    assert_int_equal(image_resize(&image, 5, -1, out, NULL), WARD_EINVAL);
+    assert_int_equal(image_resize(&image, 5, -1, out, NULL, NULL), WARD_EINVAL);
 }
 
 static void test_normalize(void **state)
@@ -195,12 +198,33 @@ static void test_normalize(void **state)
     while (fscanf(table, "%lf %lf %lf %lf %lf %lf %lf %x", &rescale, &mean[0], &mean[1], &mean[2], &std[0], &std[1],
                   &std[2], &crc) == 8) {
         float out[3 * 16 * 16];
-        image_normalize(ramp, 16, rescale, mean, std, out);
+        image_patches(ramp, 16, 16, rescale, mean, std, out, NULL); /* one patch: its planes */
         assert_int_equal(crc32_of(0, out, sizeof out), crc);
         n++;
     }
     fclose(table);
     assert_int_equal(n, 3);
+}
+
+/* Patches in rows, each in planes. */
+static void test_patches(void **state)
+{
+    (void)state;
+    enum { SIZE = 12, PATCH = 4, ACROSS = SIZE / PATCH };
+    static const double zeros[3], ones[3] = {1, 1, 1};
+    uint8_t rgb[SIZE * SIZE * 3];
+    float out[SIZE * SIZE * 3];
+    struct pool *pool;
+    assert_int_equal(pool_open(&pool, 2, NULL), 0);
+    fill_noise(rgb, sizeof rgb, 3);
+    image_patches(rgb, SIZE, PATCH, 1, zeros, ones, out, pool);
+    for (int y = 0; y < SIZE; y++)
+        for (int x = 0; x < SIZE; x++)
+            for (int c = 0; c < 3; c++) {
+                const int patch = y / PATCH * ACROSS + x / PATCH, in = (c * PATCH + y % PATCH) * PATCH + x % PATCH;
+                assert_true(out[patch * 3 * PATCH * PATCH + in] == (float)rgb[(y * SIZE + x) * 3 + c]);
+            }
+    pool_close(&pool);
 }
 
 /* ---- padding and hashes ------------------------------------------------------------------------------------------ */
@@ -646,6 +670,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode),         cmocka_unit_test(test_resize),
         cmocka_unit_test(test_resize_refuses), cmocka_unit_test(test_normalize),
+        cmocka_unit_test(test_patches),
         cmocka_unit_test(test_pad),            cmocka_unit_test(test_pad_refuses),
         cmocka_unit_test(test_hash),           cmocka_unit_test(test_other_formats),
         cmocka_unit_test(test_sizes),          cmocka_unit_test(test_jpeg_kinds),
