@@ -257,9 +257,11 @@ $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUI
 # NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor.
 EMULATED_SRC := $(filter-out tests/cuda/nvml.cpp,$(wildcard tests/cuda/*.cpp))
 EMULATED_CFLAGS = -std=c++17 -O2 -g -fno-strict-aliasing -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
+# The libraries that NVIDIA's names: empty since glibc 2.34, and to be there all the same.
+AS_THE_DRIVER = -Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0 -l:librt.so.1
 $(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) src/cuda/kernel_names.h Makefile
 	@mkdir -p $(@D)
-	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC)
+	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC) $(AS_THE_DRIVER)
 $(BUILD)/tests/cuda/libnvidia-ml.so.1: tests/cuda/nvml.cpp Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $<

@@ -96,6 +96,7 @@ def small_and_bare(place):
         assert not member.mode & 0o022 or member.issym() or name == "tmp", f"others may write to {name}"
         assert not name.startswith("/") and ".." not in name.split("/"), name
     assert "usr/share/doc/ward/LICENSE" in members
+    assert "etc/debian_version" in members, "NVIDIA's runtime would put the driver where no loader looks"
 
 
 def unpacked(place):
@@ -110,9 +111,9 @@ def run(command, **more):
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **more)
 
 
-def bubblewrap(place, *command):
+def bubblewrap(root, *command):
     return ["bwrap", "--unshare-all", "--cap-drop", "ALL", "--clearenv", "--uid", "65532", "--gid", "65532",
-            "--ro-bind", unpacked(place), "/", "--ro-bind", MODEL, "/models", "--ro-bind", FILMS, "/data",
+            "--ro-bind", root, "/", "--ro-bind", MODEL, "/models", "--ro-bind", FILMS, "/data",
             "--proc", "/proc", "--dev", "/dev", "/usr/bin/ward", *command]
 
 
@@ -124,15 +125,36 @@ def why_not_bubblewrap():
 
 
 def runs_under_bubblewrap(place):
-    done = run(bubblewrap(place, *COMMAND))
+    done = run(bubblewrap(unpacked(place), *COMMAND))
     assert (done.returncode, done.stdout) == (0, expected_report()), done
 
 
 def is_locked_under_bubblewrap(place):
     """The lock holds inside as outside, and no home means that nothing is remembered."""
-    done = run(bubblewrap(place, *COMMAND[:-1], "--json", QUESTION))
+    done = run(bubblewrap(unpacked(place), *COMMAND[:-1], "--json", QUESTION))
     assert done.returncode == 0, done
     assert json.loads(done.stdout)["offline"]["seccomp"] is True, done.stdout
+
+
+def why_not_driver():
+    if not os.path.exists(f"{BUILD}/cuda/kernels.fatbin"):
+        return "this build has no kernels for NVIDIA cards"
+    return why_not_bubblewrap()
+
+
+def takes_a_driver(place):
+    """A driver's library in the folder where NVIDIA's runtime mounts it: the emulated one names the same libraries."""
+    root = os.path.join(place, "with-driver")
+    shutil.copytree(unpacked(place), root, symlinks=True)
+    folder, = glob.glob(f"{root}/usr/lib/*-linux-gnu")
+    driver = f"{BUILD}/tests/cuda/libcuda.so.1"
+    shutil.copy(driver, folder)
+    for line in run(["ldd", driver], text=True).stdout.splitlines(): # of the emulation alone
+        if "libstdc++" in line or "libgcc_s" in line:
+            shutil.copy(line.split()[2], folder)
+    done = run(bubblewrap(root, *COMMAND[:-1], "--device", "cuda", "-n", "2", "--json", QUESTION))
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["device"] == "cuda", done.stdout
 
 
 def why_not_runc():
@@ -168,6 +190,7 @@ def main():
         ("at most 25 MB, no shell, no root, licences inside", small_and_bare, None),
         ("it reports under bubblewrap without a network", runs_under_bubblewrap, why_not_bubblewrap),
         ("it is locked there, too", is_locked_under_bubblewrap, why_not_bubblewrap),
+        ("NVIDIA's driver works in it", takes_a_driver, why_not_driver),
         ("it reports under runc without a network", runs_under_runc, why_not_runc),
     ]
     missing = [program for program in ("ldd", "strip") if not shutil.which(program)]

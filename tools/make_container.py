@@ -23,6 +23,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 USER = 65532  # "nonroot", as other images without a distribution have it
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 LIMIT = 25_000_000
+# What NVIDIA's driver names beside libc and libm. They have been part of libc since glibc 2.34, and are empty.
+FOR_THE_DRIVER = ("libdl.so.2", "libpthread.so.0", "librt.so.1")
 
 
 def run(*command):
@@ -121,6 +123,13 @@ def libraries(program):
     return sorted(found)
 
 
+def with_the_drivers(found):
+    """The same, and beside libc what NVIDIA's driver needs when a container's runtime brings it in."""
+    folder = os.path.dirname(dict(found)["libc.so.6"])
+    more = [(name, os.path.join(folder, name)) for name in FOR_THE_DRIVER]
+    return sorted({**dict(one for one in more if os.path.exists(one[1])), **dict(found)}.items())
+
+
 def copyright_of(path):
     """(package, its copyright file), as far as the distribution tells."""
     for name in (os.path.realpath(path), path):
@@ -140,7 +149,7 @@ def make_tree(build):
     tree.link("lib64", "usr/lib64")
     tree.file("usr/bin/ward", stripped(program), 0o755)
     triplet = run(os.environ.get("CC", "gcc"), "-print-multiarch").strip() or f"{os.uname().machine}-linux-gnu"
-    for name, path in libraries(program):
+    for name, path in with_the_drivers(libraries(program)):
         tree.file(f"usr/lib/{triplet}/{name}", read(path), 0o755)
         if name.startswith("ld-linux"): # where the program names it
             tree.link(os.path.join("usr", path.lstrip("/").removeprefix("usr/")), f"../lib/{triplet}/{name}")
@@ -150,6 +159,7 @@ def make_tree(build):
     tree.folder("usr/lib64")
     tree.file("usr/share/doc/ward/LICENSE", read(os.path.join(ROOT, "LICENSE")))
     tree.file("etc/passwd", f"root:x:0:0:root:/:/nonexistent\nward:x:{USER}:{USER}:ward:/data:/nonexistent\n".encode())
+    tree.file("etc/debian_version", b"scratch\n") # NVIDIA's runtime puts the driver into lib64, unless it sees this
     tree.file("etc/group", f"root:x:0:\nward:x:{USER}:\n".encode())
     for name in ("dev", "proc", "sys", "models"): # the first three for runtimes that cannot make them
         tree.folder(name)
@@ -189,7 +199,8 @@ def make_image(tree, seconds):
             "Entrypoint": ["/usr/bin/ward"],
             "Cmd": ["--help"],
             "WorkingDir": "/data",
-            "Env": ["PATH=/usr/bin"],
+            # read by NVIDIA's runtime alone: a card's driver for computing, and its meters
+            "Env": ["PATH=/usr/bin", "NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"],
             "Labels": labels,
         },
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest(layer)}"]},
