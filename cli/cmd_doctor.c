@@ -7,6 +7,7 @@
 
 #include "audit/state.h"
 #include "base/disk.h"
+#include "base/json.h"
 #include "model/checkpoint.h"
 #include "synth/texts.h"
 
@@ -33,8 +34,9 @@ const struct command command_doctor = {
         "  ward doctor --target-ms 5000 && echo yes   will one image and its answer take no more?\n"
         "\n"
         "Holds the machine against the minimum (processor, RAM, disk, driver) and against what each type of the\n"
-        "model takes, and predicts from two seconds of measuring what one image, a question and 200 tokens of answer\n"
-        "will take. Then: what keeps what patients are asked about on this machine.\n"
+        "model takes, and predicts from some seconds of measuring, of an NVIDIA card where there is one that can be\n"
+        "used, what one image, a question and 200 tokens of answer will take. Then: what keeps what patients are\n"
+        "asked about on this machine.\n"
         "Exit status 0: it will do. 1: it will not.\n"
         "\n"
         "  -m, --model MODEL          folder of the checkpoint, a GGUF file, or a name, as for ward run\n"
@@ -42,6 +44,8 @@ const struct command command_doctor = {
         "      --preset NAME|FILE     medgemma-4b, medgemma-27b, or a config.json (medgemma-4b)\n"
         "      --device NAME          a machine of the table instead of this one; 'list' prints the table\n"
         "      --memory GB            of that machine, if it shares its memory with its GPU (the most that is sold)\n"
+        "      --shares FILE.json     of that machine's limits, as ward reached them on another card: what\n"
+        "                             tools/card_report.py has written\n"
         "      --target-ms MS         the machine will only do if one type is predicted to answer in this time\n"
         "      --json                 one JSON object instead of text\n"
         "  -t, --threads N            (all processors)\n",
@@ -49,13 +53,13 @@ const struct command command_doctor = {
 };
 
 struct doctor_options {
-    const char *model, *mmproj, *preset, *device;
+    const char *model, *mmproj, *preset, *device, *shares;
     double memory_gb, target_ms;
     int threads;
     bool json;
 };
 
-enum { OPT_MMPROJ = 256, OPT_PRESET, OPT_DEVICE, OPT_MEMORY, OPT_TARGET, OPT_JSON };
+enum { OPT_MMPROJ = 256, OPT_PRESET, OPT_DEVICE, OPT_MEMORY, OPT_SHARES, OPT_TARGET, OPT_JSON };
 
 static const struct option options[] = {
     {"model", required_argument, NULL, 'm'},
@@ -63,6 +67,7 @@ static const struct option options[] = {
     {"preset", required_argument, NULL, OPT_PRESET},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"memory", required_argument, NULL, OPT_MEMORY},
+    {"shares", required_argument, NULL, OPT_SHARES},
     {"target-ms", required_argument, NULL, OPT_TARGET},
     {"json", no_argument, NULL, OPT_JSON},
     {"threads", required_argument, NULL, 't'},
@@ -83,6 +88,7 @@ static void parse(struct doctor_options *o, int argc, char **argv)
         case OPT_PRESET: o->preset = optarg; break;
         case OPT_DEVICE: o->device = optarg; break;
         case OPT_MEMORY: o->memory_gb = option_number(command, "--memory", optarg, 1, 1e6); break;
+        case OPT_SHARES: o->shares = optarg; break;
         case OPT_TARGET: o->target_ms = option_number(command, "--target-ms", optarg, 1, 1e9); break;
         case OPT_JSON: o->json = true; break;
         case 't': o->threads = (int)option_integer(command, "--threads", optarg, 1, 1024); break;
@@ -94,6 +100,8 @@ static void parse(struct doctor_options *o, int argc, char **argv)
         die_usage(command, "doctor: -m and --preset both name a model");
     if (o->memory_gb > 0 && !o->device)
         die_usage(command, "doctor: --memory belongs to --device; this machine's own is known");
+    if (o->shares && !o->device)
+        die_usage(command, "doctor: --shares belongs to --device; this machine's card is measured");
 }
 
 /* Appends the names in the table that begin with so many letters of a name. */
@@ -190,25 +198,88 @@ static void look_at_log(struct doctor_report *r)
     free(settings.audit);
 }
 
-/* What doctor reads is named before it locks itself in; a system that cannot lock is a finding, not an error. */
-static void lock_in(const struct doctor_options *o)
+/* What doctor reads is named before it locks itself in; a system that cannot lock is a finding, not an error. *driver:
+ * there is one for NVIDIA cards. */
+static void lock_in(const struct doctor_options *o, bool *driver)
 {
     struct offline_policy policy = {.partial = true};
     struct ward_error err;
     if (o->model && lock_allow_model(&policy, o->model, o->mmproj, &err))
         die_error(&err);
     offline_allow(&policy, OFFLINE_READ, o->preset);
+    offline_allow(&policy, OFFLINE_READ, o->shares);
+    if (!o->device)
+        lock_allow_device(&policy, "auto");
+    *driver = policy.card;
     offline_allow(&policy, OFFLINE_LIST, ".");
     if (offline_lock(&policy, &err))
         die_error(&err);
     offline_policy_free(&policy);
 }
 
+/* ---- what is measured -------------------------------------------------------------------------------------------- */
+
+/* The card that ward run would take, or why it takes none. */
+static void measure_card(struct doctor_report *r)
+{
+    int rc = card_facts_read(&r->card, -1, &r->card_fault);
+    if (!rc)
+        rc = card_limits_measure(&r->card_limits, r->card.info.index, &r->card_fault);
+    if (rc) {
+        r->facts.card_fault = r->card_fault.text;
+        return;
+    }
+    r->facts.card = &r->card;
+    if (r->card.meter)
+        nvml_read(r->card.meter, &r->card_state);
+}
+
+static void measure(struct doctor_report *r, const struct doctor_options *o, bool driver)
+{
+    struct ward_error err;
+    progress_show("measuring", 0, 0);
+    const int rc = limits_measure(&r->limits, o->threads, ISA_COUNT - 1, &err);
+    if (!rc && driver)
+        measure_card(r);
+    progress_clear();
+    if (rc)
+        die_error(&err);
+}
+
+static double share(const char *path, const struct json *shares, const char *name)
+{
+    double value = 0;
+    const struct json *found = json_get(shares, name);
+    if (found && (!json_number(found, &value) || !(value > 0 && value <= 1.5)))
+        die("%s: the share \"%s\" is no number above 0 and up to 1.5", path, name);
+    return value;
+}
+
+/* "shares": {"of": "NVIDIA H100 80GB HBM3", "vision": 0.5, "prefill": 0.4, "read": {"bf16": 0.8, ...}}: what was not
+ * measured is absent, and not predicted. */
+static void read_shares(struct doctor_report *r, const char *path)
+{
+    enum { LIMIT = 16 << 20 };
+    struct json_document *document; /* stays: it holds the card's name */
+    struct ward_error err;
+    if (json_read(&document, path, LIMIT, &err))
+        die_error(&err);
+    const struct json *shares = json_get(json_root(document), "shares"), *of = json_get(shares, "of");
+    struct predict_shares *out = &r->facts.shares;
+    if (!of || of->type != JSON_STRING)
+        die("%s: has no \"shares\" of a card, as tools/card_report.py writes them", path);
+    r->shares_of = of->text;
+    out->vision = out->vision_attention = share(path, shares, "vision");
+    out->prefill = share(path, shares, "prefill");
+    for (int type = 0; type < PREDICT_TYPES; type++)
+        out->read[type] = share(path, json_get(shares, "read"), predict_type_name((enum predict_type)type));
+}
+
 static int run(int argc, char **argv)
 {
     static struct doctor_report r;
     struct doctor_options o = {0};
-    struct ward_error err;
+    bool driver;
     parse(&o, argc, argv);
     if (o.device && strcmp(o.device, "list") == 0) {
         doctor_print_devices();
@@ -220,20 +291,18 @@ static int run(int argc, char **argv)
     machine_read_state(&r.state, "");
     look_at_dumps(&r);
     look_at_log(&r);
-    lock_in(&o);
+    lock_in(&o, &driver);
     r.facts.machine = &r.machine;
     if (r.facts.device)
         r.facts.memory = (uint64_t)((o.memory_gb > 0 ? o.memory_gb : r.facts.device->memory_gb) * 1e9);
     read_config(&r, &o);
-    if (!r.facts.device) {
-        progress_show("measuring", 0, 0);
-        const int rc = limits_measure(&r.limits, o.threads, ISA_COUNT - 1, &err);
-        progress_clear();
-        if (rc)
-            die_error(&err);
-    }
+    r.facts.shares = predict_assumed;
+    if (o.shares)
+        read_shares(&r, o.shares);
+    if (!r.facts.device)
+        measure(&r, &o, driver);
     for (int type = 0; type < PREDICT_TYPES; type++)
-        doctor_type(&r.types[type], &r.config, (enum predict_type)type, &r.facts, &r.limits);
+        doctor_type(&r.types[type], &r.config, (enum predict_type)type, &r.facts, &r.limits, &r.card_limits);
     look_at_disk(&r, &o);
     r.asked_ms = o.target_ms;
     doctor_judge(&r);

@@ -89,14 +89,52 @@ static bool computes_on(const struct device *d)
     return *d->name != 'M';
 }
 
+static void print_device(const struct doctor_report *r)
+{
+    const struct device *d = r->facts.device;
+    print("%s: published figures, %.4g GB at %.4g GB/s, %.4g TFLOP/s\n", d->name, d->memory_gb, d->read_gbs, d->tflops);
+    if (r->shares_of)
+        print("A projection: the shares of its limits are those that ward reached on %s.\n", r->shares_of);
+    else
+        print("%s: the figures are what such a GPU is able to do, with shares of its limits\nthat other programs reach.\n",
+              computes_on(d) ? "ward has not been timed on such a card yet" : "ward does not compute on Apple's GPUs");
+}
+
+/* What of a published figure was measured, where the table has the card. */
+static void print_share(double measured, double published)
+{
+    if (published > 0)
+        print(" (%.0f %% of the published %.4g)", 100 * measured / published, published);
+}
+
+static void print_card(const struct doctor_report *r)
+{
+    const struct card_info *card = &r->card.info;
+    const struct nvml_state *s = &r->card_state;
+    const struct card_limits *l = &r->card_limits;
+    const struct device *published = device_find(card->name);
+    print("%s, %.1f GB (%.1f free), %d multiprocessors, kernels %s, driver %s\n", card->name, (double)card->memory / 1e9,
+          (double)r->card.free_bytes / 1e9, card->multiprocessors, card->kernels,
+          *r->card.driver ? r->card.driver : "not told");
+    if (r->card.meter)
+        print("%.0f of %.0f MHz, memory %.0f MHz, %.0f of %.0f W, %.0f degrees%s\n", s->mhz, s->mhz_limit, s->memory_mhz,
+              s->watts, s->watts_limit, s->celsius, s->slowed ? ", slowed by heat or by its power limit" : "");
+    print("measured in %.1f s: memory is copied at %.0f GB/s", l->ms / 1e3, l->copy_bytes / 1e9);
+    print_share(l->copy_bytes / 1e9, published ? published->read_gbs : 0);
+    print(", products of bf16");
+    for (int kind = 0; kind < CARD_MULTIPLIES; kind++)
+        if (l->multiply[kind] > 0) {
+            print(" %s %.1f TFLOP/s", card_multiply_name((enum card_multiply)kind), l->multiply[kind] / 1e12);
+            print_share(l->multiply[kind] / 1e12, published ? published->tflops : 0);
+        }
+    print("\n");
+}
+
 static void print_machine(const struct doctor_report *r)
 {
     const struct machine *m = &r->machine;
     if (r->facts.device) {
-        print("%s: published figures, %.4g GB at %.4g GB/s, %.4g TFLOP/s\n", r->facts.device->name,
-              r->facts.device->memory_gb, r->facts.device->read_gbs, r->facts.device->tflops);
-        print("%s: the figures are what such a GPU is able to do, with shares of its limits\nthat other programs reach.\n",
-              computes_on(r->facts.device) ? "ward has not been timed on such a card yet" : "ward does not compute on Apple's GPUs");
+        print_device(r);
         return;
     }
     print("%s%s%s", *m->product ? m->product : "", *m->product ? ", " : "", *m->cpu ? m->cpu : m->architecture);
@@ -114,6 +152,8 @@ static void print_machine(const struct doctor_report *r)
             print("%s %s %.0f", n++ ? "," : "", limits_multiply_name((enum limits_multiply)kind),
                   r->limits.multiply[kind] / 1e9);
     print(" GOP/s\n");
+    if (r->facts.card)
+        print_card(r);
 }
 
 static void print_checks(const char *title, const struct doctor_check *checks, int n)
@@ -132,17 +172,21 @@ static void print_types(const struct doctor_report *r)
           "whole");
     for (int i = 0; i < PREDICT_TYPES; i++) {
         const struct doctor_type *t = &r->types[i];
-        char fits[48];
+        char fits[48], verdict[48];
         if (t->missing)
             snprintf(fits, sizeof fits, "no: %.1f GB missing", (double)t->missing / 1e9);
         else
             snprintf(fits, sizeof fits, "yes, %.1f GB to spare", (double)(t->room - t->need.memory_bytes) / 1e9);
         print("  %-6s %6.2f GB %6.2f GB  %-22s", predict_type_name((enum predict_type)i),
               (double)(t->need.text_bytes + t->need.vision_bytes) / 1e9, (double)t->need.memory_bytes / 1e9, fits);
+        if (t->predicted && t->latency.total_ms <= r->target_ms)
+            snprintf(verdict, sizeof verdict, "in time");
+        else if (t->predicted)
+            snprintf(verdict, sizeof verdict, "slower; %d tokens in time",
+                     predict_tokens_within(&t->latency, r->target_ms));
         if (t->predicted)
             print(" %7.2f s %7.2f s %6.1f ms %7.1f s  %s\n", t->latency.vision_ms / 1e3, t->latency.prefill_ms / 1e3,
-                  t->latency.token_ms, t->latency.total_ms / 1e3,
-                  t->latency.total_ms <= r->target_ms ? "in time" : "slower");
+                  t->latency.token_ms, t->latency.total_ms / 1e3, verdict);
         else
             print(" not predicted\n");
     }
@@ -172,6 +216,19 @@ void doctor_print_devices(void)
 
 /* ---- JSON -------------------------------------------------------------------------------------------------------- */
 
+static void write_card(struct json_writer *w, const struct doctor_report *r)
+{
+    json_write_text(w, "computed_on", r->facts.card ? "cuda" : "cpu");
+    if (!r->facts.card) {
+        json_write_null(w, "card");
+        json_write_text(w, "card_fault", r->facts.card_fault);
+        return;
+    }
+    card_facts_write_json(w, "card", &r->card);
+    card_state_write_json(w, "card_state", r->card.meter ? &r->card_state : NULL);
+    card_limits_write_json(w, "card_limits", &r->card_limits);
+}
+
 static void write_device(struct json_writer *w, const struct doctor_report *r)
 {
     const struct device *d = r->facts.device;
@@ -180,6 +237,7 @@ static void write_device(struct json_writer *w, const struct doctor_report *r)
         machine_write_json(w, "machine", &r->machine);
         machine_state_write_json(w, "state", &r->state);
         limits_write_json(w, "limits", &r->limits);
+        write_card(w, r);
         return;
     }
     json_write_open(w, "device", '{');
@@ -190,6 +248,7 @@ static void write_device(struct json_writer *w, const struct doctor_report *r)
     json_write_number(w, "tflops", d->tflops, 2);
     json_write_boolean(w, "shared_memory", d->shared);
     json_write_boolean(w, "computed_on", computes_on(d));
+    json_write_text(w, "shares_of", r->shares_of);
     json_write_close(w, '}');
 }
 
@@ -230,9 +289,11 @@ static void write_type(struct json_writer *w, const struct doctor_type *t, enum 
         json_write_number(w, "decode", t->latency.decode_ms, 1);
         json_write_number(w, "total", t->latency.total_ms, 1);
         json_write_close(w, '}');
+        json_write_integer(w, "tokens_in_time", predict_tokens_within(&t->latency, target_ms));
         json_write_boolean(w, "pass", t->latency.total_ms <= target_ms);
     } else {
         json_write_null(w, "predicted_ms");
+        json_write_null(w, "tokens_in_time");
         json_write_null(w, "pass");
     }
     json_write_close(w, '}');

@@ -11,6 +11,11 @@ struct doctor_report {
     struct machine_state state;
     struct doctor_facts facts;
     struct limits limits; /* measured unless facts.device */
+    struct card_facts card;         /* these, if facts.card */
+    struct nvml_state card_state;
+    struct card_limits card_limits;
+    struct ward_error card_fault;
+    const char *shares_of; /* where facts.shares were reached, of --shares; NULL: assumed */
     const char *model;    /* as it was named */
     struct model_config config;
     struct doctor_type types[PREDICT_TYPES];

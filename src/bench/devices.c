@@ -32,6 +32,9 @@ static const struct device devices[] = {
     {"RTX 5070 Ti", MACHINE_DESKTOP_GPU, 16, 896, 87.9, false},
     {"RTX 5080", MACHINE_DESKTOP_GPU, 16, 960, 112.6, false},
     {"RTX 5090", MACHINE_DESKTOP_GPU, 32, 1792, 209.5, false},
+    {"H100 80GB HBM3", MACHINE_DESKTOP_GPU, 80, 3350, 989.4, false},
+    {"H100 PCIe", MACHINE_DESKTOP_GPU, 80, 2000, 756, false},
+    {"H200", MACHINE_DESKTOP_GPU, 141, 4800, 989.4, false},
     {"Jetson AGX Orin", MACHINE_EDGE, 64, 204.8, 42.5, true},
     {"Jetson AGX Orin 32GB", MACHINE_EDGE, 32, 204.8, 27, true},
     {"Jetson Orin NX 16GB", MACHINE_EDGE, 16, 102.4, 12.5, true},
@@ -85,18 +88,4 @@ const struct device *device_find(const char *name)
             return &devices[i];
     }
     return NULL;
-}
-
-/* What good programs reach of the published limits: docs/doctor.md says of which, and how. Weights of fewer bits are
- * widened to 16 for products, so that all types multiply alike. */
-void predict_rates_device(struct predict_rates *out, const struct device *device, enum predict_type type)
-{
-    static const double read[PREDICT_TYPES] = {
-        [PREDICT_BF16] = 0.80, [PREDICT_INT8] = 0.75, [PREDICT_INT4] = 0.60, [PREDICT_Q4_0] = 0.60};
-    const double multiply = device->tflops * 1e12;
-    *out = (struct predict_rates){.vision = 0.50 * multiply,
-                                  .vision_attention = 0.35 * multiply,
-                                  .prefill = 0.40 * multiply,
-                                  .prefill_exact = 0.40 * multiply,
-                                  .read = read[type] * device->read_gbs * 1e9};
 }

@@ -3,7 +3,6 @@
 #define WARD_BENCH_DEVICES_H
 
 #include "bench/machine.h"
-#include "bench/predict.h"
 
 struct device {
     const char *name;
@@ -17,7 +16,5 @@ struct device {
 /* By name, as people write it: case, spaces, "NVIDIA", "GeForce" and "Apple" do not matter. NULL: not known. */
 const struct device *device_find(const char *name);
 const struct device *device_at(int i); /* NULL after the last */
-/* What such a device gives, as far as published figures tell: assumptions are in docs/doctor.md. */
-void predict_rates_device(struct predict_rates *out, const struct device *device, enum predict_type type);
 
 #endif

@@ -33,6 +33,11 @@ static void check_processor(struct doctor_check *c, const struct doctor_facts *f
         c->verdict = f->device->memory_gb >= least_card / 1e9 ? DOCTOR_OK : DOCTOR_BAD;
         return;
     }
+    if (f->card) {
+        snprintf(c->found, sizeof c->found, "%s, %.4g GB", f->card->info.name, (double)f->card->info.memory / 1e9);
+        c->verdict = DOCTOR_OK;
+        return;
+    }
     const bool arm = strcmp(m->architecture, "aarch64") == 0;
     snprintf(c->found, sizeof c->found, "%.95s: %s", *m->cpu ? m->cpu : m->architecture,
              arm ? "NEON, used as portable C" : isa_name(m->isa));
@@ -66,7 +71,7 @@ static void check_disk(struct doctor_check *c, const struct doctor_facts *f)
     c->verdict = (double)f->disk_free + (double)f->disk_held >= least_disk ? DOCTOR_OK : DOCTOR_BAD;
 }
 
-/* A card that nothing drives is no fault where the processor does the work, as in this build. */
+/* A card that nothing drives is no fault where the processor does the work. */
 static void check_driver(struct doctor_check *c, const struct doctor_facts *f)
 {
     const struct machine *m = f->machine;
@@ -74,16 +79,22 @@ static void check_driver(struct doctor_check *c, const struct doctor_facts *f)
     if (f->device) {
         snprintf(c->found, sizeof c->found, "not known");
         c->verdict = DOCTOR_UNKNOWN;
+    } else if (f->card) {
+        snprintf(c->found, sizeof c->found, "%s%sCUDA %d.%d", f->card->driver, *f->card->driver ? ", " : "",
+                 f->card->info.cuda / 1000, f->card->info.cuda % 1000 / 10);
+        c->verdict = DOCTOR_OK; /* it took ward's kernels */
+    } else if (f->card_fault) {
+        snprintf(c->found, sizeof c->found, "%.*s", (int)sizeof c->found - 1, f->card_fault);
+        c->verdict = DOCTOR_WARNING;
     } else if (!m->n_gpus) {
         snprintf(c->found, sizeof c->found, "not needed: there is no NVIDIA GPU");
     } else if (!*m->gpu_driver) {
         snprintf(c->found, sizeof c->found, "%s without its driver; ward computes on the processor", m->gpus[0]);
         c->verdict = DOCTOR_WARNING;
     } else {
-        int major = 0;
-        sscanf(m->gpu_driver, "%d", &major);
-        snprintf(c->found, sizeof c->found, "%s, driver %s", m->gpus[0], m->gpu_driver);
-        c->verdict = major >= 450 ? DOCTOR_OK : DOCTOR_WARNING; /* CUDA 11's, 11.8 included */
+        snprintf(c->found, sizeof c->found, "%s, driver %s without libcuda.so.1; ward computes on the processor",
+                 m->gpus[0], m->gpu_driver);
+        c->verdict = DOCTOR_WARNING;
     }
 }
 
@@ -101,21 +112,30 @@ bool doctor_requirements(struct doctor_check out[DOCTOR_REQUIREMENTS], const str
 
 /* ---- a type of checkpoint ---------------------------------------------------------------------------------------- */
 
+/* Bytes for the model. Of this machine's card what is free, ward's own context taken off. */
+static double room_for(const struct doctor_facts *f)
+{
+    if (f->card)
+        return (double)f->card->free_bytes;
+    return f->device && !f->device->shared ? f->device->memory_gb * 1e9 - kept_card : memory_of(f) - kept_ram;
+}
+
 void doctor_type(struct doctor_type *out, const struct model_config *config, enum predict_type type,
-                 const struct doctor_facts *f, const struct limits *limits)
+                 const struct doctor_facts *f, const struct limits *limits, const struct card_limits *card)
 {
     struct predict_rates rates = {0};
     *out = (struct doctor_type){0};
     predict_need(&out->need, config, type, CONTEXT);
-    const bool card = f->device && !f->device->shared;
-    const double have = card ? f->device->memory_gb * 1e9 - kept_card : memory_of(f) - kept_ram;
+    const double have = room_for(f);
     out->room = have > 0 ? (uint64_t)have : 0;
     out->missing = out->need.memory_bytes > out->room ? out->need.memory_bytes - out->room : 0;
     if (f->device)
-        predict_rates_device(&rates, f->device, type);
+        predict_rates_card(&rates, &f->shares, f->device->tflops * 1e12, f->device->read_gbs * 1e9, type);
+    else if (f->card)
+        predict_rates_card(&rates, &f->shares, card_limits_peak_mean(card), card->copy_bytes_mean, type);
     else
         predict_rates_measured(&rates, limits, type);
-    out->predicted = rates.vision > 0 && rates.prefill > 0 && rates.read > 0;
+    out->predicted = rates.vision > 0 && rates.vision_attention > 0 && rates.prefill > 0 && rates.read > 0;
     if (out->predicted)
         predict_latency(&out->latency, config, type, &rates);
 }

@@ -2,6 +2,8 @@
 #ifndef WARD_BENCH_DOCTOR_H
 #define WARD_BENCH_DOCTOR_H
 
+#include "bench/card_facts.h"
+#include "bench/card_limits.h"
 #include "bench/devices.h"
 #include "bench/machine.h"
 #include "bench/predict.h"
@@ -24,12 +26,15 @@ struct doctor_facts {
     uint64_t memory;               /* bytes, for a device that shares its memory and is not this machine */
     uint64_t disk_free;            /* where the model lies or would; 0: not known */
     uint64_t disk_held;            /* what the model takes there already */
+    const struct card_facts *card; /* that ward computes on, of this machine; NULL: none, the processor computes */
+    const char *card_fault;        /* why a card that is there is not used; NULL */
+    struct predict_shares shares;  /* of a card, this machine's or the device's */
 };
 
 /* The page's minimum: something to compute with, RAM, disk, driver. True: nothing is missing. */
 bool doctor_requirements(struct doctor_check out[DOCTOR_REQUIREMENTS], const struct doctor_facts *facts);
 
-/* A type of checkpoint on the machine. */
+/* What a type of checkpoint takes and gives on the machine: on the card if there is one, else on the processor. */
 struct doctor_type {
     struct predict_need need;
     struct predict_latency latency;
@@ -37,6 +42,6 @@ struct doctor_type {
     uint64_t room, missing; /* bytes of memory that there are for it; by how much it does not fit, 0: it does */
 };
 void doctor_type(struct doctor_type *out, const struct model_config *config, enum predict_type type,
-                 const struct doctor_facts *facts, const struct limits *limits);
+                 const struct doctor_facts *facts, const struct limits *limits, const struct card_limits *card);
 
 #endif

@@ -5,8 +5,8 @@
 #include "base/pool.h"
 #include "bench/machine.h"
 #include "bench/peak.h"
+#include "bench/tally.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,23 +22,6 @@ enum {
 static const size_t LEAST_BUFFER = (size_t)64 << 20, USUAL_BUFFER = (size_t)256 << 20, MOST_BUFFER = (size_t)1 << 30;
 
 /* ---- multiplying ------------------------------------------------------------------------------------------------- */
-
-/* How often something was done, and how long all of it took. */
-struct tally {
-    double best, amount, ms;
-};
-
-static void tally_add(struct tally *t, double amount, double ms)
-{
-    t->best = fmax(t->best, amount / ms * 1e3);
-    t->amount += amount;
-    t->ms += ms;
-}
-
-static double tally_mean(const struct tally *t)
-{
-    return t->ms > 0 ? t->amount / t->ms * 1e3 : 0;
-}
 
 struct multiply_job {
     struct peak_loop loop;

@@ -1,5 +1,6 @@
 #include "bench/predict.h"
 
+#include <limits.h>
 #include <math.h>
 
 enum {
@@ -163,6 +164,24 @@ void predict_rates_measured(struct predict_rates *out, const struct limits *l, e
     };
 }
 
+/* Weights of fewer bits are widened to 16 for products, so that all types multiply alike. */
+const struct predict_shares predict_assumed = {
+    .vision = 0.50,
+    .vision_attention = 0.35,
+    .prefill = 0.40,
+    .read = {[PREDICT_BF16] = 0.80, [PREDICT_INT8] = 0.75, [PREDICT_INT4] = 0.60, [PREDICT_Q4_0] = 0.60},
+};
+
+void predict_rates_card(struct predict_rates *out, const struct predict_shares *shares, double multiply, double read,
+                        enum predict_type type)
+{
+    *out = (struct predict_rates){.vision = shares->vision * multiply,
+                                  .vision_attention = shares->vision_attention * multiply,
+                                  .prefill = shares->prefill * multiply,
+                                  .prefill_exact = shares->prefill * multiply,
+                                  .read = shares->read[type] * read};
+}
+
 /* ---- the latency ------------------------------------------------------------------------------------------------- */
 
 /* Scores and weighted sums of all pairs of a query and a key. */
@@ -193,4 +212,10 @@ void predict_latency(struct predict_latency *out, const struct model_config *con
     out->token_ms = 1e3 * read;
     out->decode_ms = out->token_ms * (PREDICT_TOKENS - 1);
     out->total_ms = out->first_token_ms + out->decode_ms;
+}
+
+int predict_tokens_within(const struct predict_latency *l, double ms)
+{
+    const double further = floor((ms - l->first_token_ms) / l->token_ms);
+    return further < 0 ? 0 : further < INT_MAX ? (int)further + 1 : INT_MAX;
 }

@@ -32,6 +32,16 @@ struct predict_rates {
 /* Of this machine's processor. */
 void predict_rates_measured(struct predict_rates *out, const struct limits *limits, enum predict_type type);
 
+/* Of a card: shares of what it multiplies and reads at most. 0: not known, nothing is predicted. */
+struct predict_shares {
+    double vision, vision_attention, prefill; /* of its products of 16-bit floats */
+    double read[PREDICT_TYPES];               /* of its memory's bandwidth */
+};
+extern const struct predict_shares predict_assumed; /* what good programs reach: docs/doctor.md */
+/* multiply: operations, read: bytes, per second. */
+void predict_rates_card(struct predict_rates *out, const struct predict_shares *shares, double multiply, double read,
+                        enum predict_type type);
+
 enum { PREDICT_TOKENS = 200 }; /* of an answer, the page's protocol */
 
 struct predict_latency {
@@ -44,5 +54,7 @@ struct predict_latency {
 /* One image (none where the model has no encoder), a question of a few words, an answer. */
 void predict_latency(struct predict_latency *out, const struct model_config *config, enum predict_type type,
                      const struct predict_rates *rates);
+/* The longest answer within so many milliseconds; 0: the first token comes later. */
+int predict_tokens_within(const struct predict_latency *latency, double ms);
 
 #endif

@@ -148,6 +148,8 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     snprintf(c->info.kernels, sizeof c->info.kernels, "sm_%d%d", major, minor);
     c->info.multiprocessors = attribute(c, CU_MULTIPROCESSORS, device);
     c->info.shared_bytes = attribute(c, CU_SHARED_OPTIN, device);
+    c->info.cache = (size_t)attribute(c, CU_CACHE, device);
+    (void)cu->driver_version(&c->info.cuda);
     if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
         return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later",
                          c->info.name, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
@@ -274,6 +276,8 @@ void card_release(struct card *c, void *memory)
     c->cu->stream_wait(c->stream);
     c->cu->free(begin);
     c->used -= total <= c->used ? total : 0;
+    if (c->used == STAGES * (size_t)CARD_PIECE) /* nobody has any: what comes is another use */
+        c->peak = c->used;
     card_unlock(c);
 }
 
@@ -283,6 +287,16 @@ void card_used(struct card *c, size_t *now, size_t *peak)
     *now = c->used;
     *peak = c->peak;
     card_unlock(c);
+}
+
+size_t card_free(struct card *c)
+{
+    size_t left = 0, all;
+    card_lock(c);
+    if (c->cu->memory_info(&left, &all))
+        left = 0;
+    card_unlock(c);
+    return left;
 }
 
 /* Page-locked memory to copy from: the driver reads it while we go on. */

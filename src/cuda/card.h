@@ -19,6 +19,8 @@ struct card_info {
     int multiprocessors;
     int shared_bytes; /* that a block can have */
     size_t memory;    /* in all */
+    size_t cache;     /* its last cache; 0: not told */
+    int cuda;         /* what its driver speaks: 12080 is CUDA 12.8 */
 };
 
 /* The card of that index, in the driver's order; -1: the first that can be used. NULL with a sentence: no driver, one
@@ -36,8 +38,10 @@ void card_unlock(struct card *card);
 /* Memory of the card, zeroed; the error tells what is free. */
 WARD_CHECKED int card_alloc(struct card *card, void **out, size_t bytes, const char *what, struct ward_error *err);
 void card_release(struct card *card, void *memory);
-/* Bytes that ward has of it, now and at most so far. */
+/* Bytes that ward has of it, now and at most since it last had none but what every card takes. */
 void card_used(struct card *card, size_t *now, size_t *peak);
+/* Bytes that nobody has. */
+size_t card_free(struct card *card);
 
 /* The copy is under way when it returns, and `from` has been read. */
 void card_write(struct card *card, void *to, const void *from, size_t bytes);

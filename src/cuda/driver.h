@@ -21,6 +21,7 @@ enum { CU_INVALID = 1 }; /* CUresult: INVALID_VALUE */
 
 enum { /* CUdevice_attribute */
     CU_MULTIPROCESSORS = 16,
+    CU_CACHE = 38, /* L2_CACHE_SIZE */
     CU_MAJOR = 75,
     CU_MINOR = 76,
     CU_SHARED_OPTIN = 97,
@@ -33,6 +34,7 @@ enum { CU_STREAM_NON_BLOCKING = 1, CU_EVENT_NO_TIMING = 2 };
 /* name in ward, symbol in libcuda.so.1, arguments */
 #define CU_CALLS(C)                                                                                                    \
     C(init, cuInit, (unsigned flags))                                                                                  \
+    C(driver_version, cuDriverGetVersion, (int *version))                                                              \
     C(error_name, cuGetErrorName, (cu_result error, const char **name))                                                \
     C(error_string, cuGetErrorString, (cu_result error, const char **text))                                            \
     C(device_count, cuDeviceGetCount, (int *count))                                                                    \

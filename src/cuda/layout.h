@@ -181,6 +181,8 @@ enum {
     SPLIT_THREADS = 128,
     SPLIT_KEYS = 64,      /* keys of a step of attention of few rows */
     CHOICE_BLOCKS = 64,   /* parts of a row of logits */
+    MEASURE_THREADS = 256,
+    MEASURE_SUMS = 8,     /* independent products of a warp */
 };
 
 /* Heads are filled up with zeros to one of these. */

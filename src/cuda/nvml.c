@@ -9,7 +9,7 @@ static const char LIBRARY[] = "libnvidia-ml.so.1";
 
 typedef struct nvml_device *nvml_device;
 
-enum { CLOCK_SM = 1, SENSOR_GPU = 0, MAX_CARDS = 16 };
+enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0, MAX_CARDS = 16 };
 /* Reasons for a lower clock: the power limit, a brake of the hardware, heat as the software and the hardware see it, a
  * brake from outside. */
 enum { SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 };
@@ -17,9 +17,11 @@ enum { SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 };
 /* name in ward, symbol, arguments */
 #define NVML_CALLS(C)                                                                                                  \
     C(init, nvmlInit_v2, (void))                                                                                       \
+    C(driver, nvmlSystemGetDriverVersion, (char *version, unsigned length))                                            \
     C(handle, nvmlDeviceGetHandleByPciBusId_v2, (const char *bus_id, nvml_device *device))                             \
     C(energy, nvmlDeviceGetTotalEnergyConsumption, (nvml_device device, unsigned long long *millijoules))              \
     C(power, nvmlDeviceGetPowerUsage, (nvml_device device, unsigned *milliwatts))                                      \
+    C(power_limit, nvmlDeviceGetEnforcedPowerLimit, (nvml_device device, unsigned *milliwatts))                        \
     C(clock, nvmlDeviceGetClockInfo, (nvml_device device, int type, unsigned *mhz))                                    \
     C(clock_limit, nvmlDeviceGetMaxClockInfo, (nvml_device device, int type, unsigned *mhz))                           \
     C(temperature, nvmlDeviceGetTemperature, (nvml_device device, int sensor, unsigned *celsius))                      \
@@ -37,6 +39,7 @@ struct nvml_card {
 
 static void *library;
 static bool ready;
+static char driver_version[80];
 static struct nvml_card cards[MAX_CARDS];
 static pthread_once_t loaded = PTHREAD_ONCE_INIT, started = PTHREAD_ONCE_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
@@ -68,6 +71,8 @@ static void start(void)
         if (!(*table[i].at = dlsym(library, table[i].symbol)))
             return;
     ready = calls.init() == 0;
+    if (!ready || calls.driver(driver_version, sizeof driver_version))
+        *driver_version = '\0';
 }
 
 const struct nvml_card *nvml_open(int index, struct ward_error *err)
@@ -93,10 +98,12 @@ const struct nvml_card *nvml_open(int index, struct ward_error *err)
 void nvml_read(const struct nvml_card *card, struct nvml_state *out)
 {
     unsigned long long millijoules = 0, reasons = 0;
-    unsigned milliwatts = 0, mhz = 0, limit = 0, celsius = 0;
+    unsigned milliwatts = 0, most = 0, mhz = 0, limit = 0, memory = 0, celsius = 0;
     const bool counts = calls.energy(card->device, &millijoules) == 0;
     (void)calls.power(card->device, &milliwatts);
+    (void)calls.power_limit(card->device, &most);
     (void)calls.clock(card->device, CLOCK_SM, &mhz);
+    (void)calls.clock(card->device, CLOCK_MEMORY, &memory);
     (void)calls.clock_limit(card->device, CLOCK_SM, &limit);
     (void)calls.temperature(card->device, SENSOR_GPU, &celsius);
     (void)calls.reasons(card->device, &reasons);
@@ -105,7 +112,14 @@ void nvml_read(const struct nvml_card *card, struct nvml_state *out)
         .watts = milliwatts * 1e-3,
         .mhz = mhz,
         .mhz_limit = limit,
+        .memory_mhz = memory,
+        .watts_limit = most * 1e-3,
         .celsius = celsius,
         .slowed = (reasons & SLOWED) != 0,
     };
+}
+
+const char *nvml_driver(void)
+{
+    return driver_version;
 }

@@ -11,6 +11,8 @@ struct nvml_state {
     double joules;         /* since the driver was loaded; negative: the card does not count them (before Volta) */
     double watts;          /* now */
     double mhz, mhz_limit; /* of its multiprocessors; the highest that is allowed */
+    double memory_mhz;     /* of its memory */
+    double watts_limit;    /* that it may take */
     double celsius;
     bool slowed; /* by heat, by its power limit or by a brake */
 };               /* what the card does not tell is 0 */
@@ -21,5 +23,7 @@ bool nvml_load(void);
  */
 const struct nvml_card *nvml_open(int index, struct ward_error *err);
 void nvml_read(const struct nvml_card *card, struct nvml_state *out);
+/* "580.65.06", once a card's meters were opened; empty where it is not told. */
+const char *nvml_driver(void);
 
 #endif

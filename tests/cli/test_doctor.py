@@ -92,6 +92,34 @@ def devices_of_the_table():
         assert name in table, table
 
 
+def shares(name="shares.json", **more):
+    """A file of shares of limits, as tools/card_report.py writes them."""
+    return temporary(name, json.dumps({"shares": {"of": "A Card", **more}}).encode())
+
+
+@test
+def a_projection_from_shares():
+    whole = shares(vision=1, prefill=1, read={"bf16": 1, "int8": 0.5})
+    found = report("--device", "RTX 3090", "--shares", whole)
+    equal(found["device"]["shares_of"], "A Card", "where they come from")
+    card = types(found)
+    # the published limits themselves: 7.76 GB of weights at 936 GB/s, 5.5 Tera-operations of an image at 71 TFLOP/s
+    assert abs(card["bf16"]["predicted_ms"]["token"] - card["bf16"]["bytes_a_token"] / 936e6) < 0.01, card["bf16"]
+    assert abs(card["int8"]["predicted_ms"]["token"] - 2 * card["int8"]["bytes_a_token"] / 936e6) < 0.02, card["int8"]
+    assert abs(card["bf16"]["predicted_ms"]["vision"] - 5.5e3 / 71) < 3, card["bf16"]
+    for kind in ("bf16", "int8"):
+        times, in_time = card[kind]["predicted_ms"], card[kind]["tokens_in_time"]
+        assert times["first_token"] + (in_time - 1) * times["token"] <= 2000 + in_time * 0.01, card[kind]
+        assert times["first_token"] + in_time * times["token"] > 2000 - in_time * 0.01, card[kind]
+    equal((card["q4_0"]["predicted_ms"], card["q4_0"]["tokens_in_time"]), (None, None), "what was not measured")
+    assert b"A projection: the shares of its limits are those that ward reached on A Card" in \
+        run("doctor", "--device", "RTX 3060", "--shares", whole).stdout
+    misused("doctor", "--shares", whole, words="--device")
+    for words, broken in (("vision", shares("vision.json", vision=-1)), ("bf16", shares("read.json", read={"bf16": "much"})), ("prefill", shares("prefill.json", prefill=2)),
+                          ("shares", temporary("none.json", b"{}")), ("cannot be", os.path.join(scratch, "not-there"))):
+        refused("doctor", "--device", "RTX 3090", "--shares", broken, words=words)
+
+
 @test
 def a_model_that_is_here():
     for name in ("hybrid", "text"):

@@ -1,6 +1,7 @@
 /* Every operation of an NVIDIA card against loops in double precision: `checkcard` prints TAP. Whichever driver is
  * found is asked, a card's or the emulated one (LD_LIBRARY_PATH=build/tests/cuda). --seed N for other numbers, --only
  * TEXT. */
+#include "cuda/measuring.h"
 #include "kernels/harness.h"
 
 #include "base/half.h"
@@ -721,6 +722,7 @@ static const struct {
     {"pooling", pooling},
     {"choice", choice},
     {"recording", recording},
+    {"measuring", measuring},
 };
 
 int main(int argc, char **argv)

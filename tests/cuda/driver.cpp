@@ -99,6 +99,12 @@ CALL cuInit(unsigned)
     return fails("init") ? 999 : 0;
 }
 
+CALL cuDriverGetVersion(int *version)
+{
+    *version = 12080;
+    return 0;
+}
+
 CALL cuGetErrorName(int error, const char **name)
 {
     *name = error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
@@ -135,6 +141,7 @@ CALL cuDeviceGetName(char *name, int length, int)
 CALL cuDeviceGetAttribute(int *value, int attribute, int)
 {
     *value = attribute == 16   ? 4
+             : attribute == 38 ? 1 << 20
              : attribute == 75 ? (fails("capability") ? 6 : 8)
              : attribute == 76 ? 6
              : attribute == 97 ? 101376

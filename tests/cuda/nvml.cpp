@@ -1,10 +1,17 @@
 /* libnvidia-ml.so.1 as ward calls it: the emulated card takes 100 watts, by the clock. */
+#include <stdio.h>
 #include <time.h>
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
 
 CALL nvmlInit_v2()
 {
+    return 0;
+}
+
+CALL nvmlSystemGetDriverVersion(char *version, unsigned length)
+{
+    snprintf(version, length, "570.00.01");
     return 0;
 }
 
@@ -29,9 +36,15 @@ CALL nvmlDeviceGetPowerUsage(void *, unsigned *milliwatts)
     return 0;
 }
 
-CALL nvmlDeviceGetClockInfo(void *, int, unsigned *mhz)
+CALL nvmlDeviceGetEnforcedPowerLimit(void *, unsigned *milliwatts)
 {
-    *mhz = 1500;
+    *milliwatts = 250000;
+    return 0;
+}
+
+CALL nvmlDeviceGetClockInfo(void *, int clock, unsigned *mhz)
+{
+    *mhz = clock == 2 ? 5000 : 1500;
     return 0;
 }
 

@@ -117,12 +117,34 @@ static void a_faster_machine_is_foretold_to_be_faster(void **state)
     }
 }
 
+/* What is left of the target after the first token, in tokens: the one before it counts. */
+static void an_answer_in_time_is_as_long_as_it_can_be(void **state)
+{
+    (void)state;
+    const struct model_config config = medgemma_4b();
+    const struct predict_shares shares = {.vision = 0.5, .vision_attention = 0.5, .prefill = 0.5, .read = {[PREDICT_INT8] = 0.5}};
+    struct predict_rates rates;
+    struct predict_latency t;
+    predict_rates_card(&rates, &shares, 1e14, 1e12, PREDICT_INT8);
+    predict_latency(&t, &config, PREDICT_INT8, &rates);
+    is_within(t.vision_ms, 5500 / 50.0, 0.03);
+    const struct predict_rates twice = {rates.vision * 2, rates.vision_attention * 2, rates.prefill * 2,
+                                        rates.prefill_exact * 2, rates.read * 2};
+    struct predict_latency half;
+    predict_latency(&half, &config, PREDICT_INT8, &twice);
+    is_within(half.total_ms, t.total_ms / 2, 1e-9);
+    assert_int_equal(predict_tokens_within(&t, t.first_token_ms - 1), 0);
+    assert_int_equal(predict_tokens_within(&t, t.first_token_ms + t.token_ms / 2), 1);
+    assert_int_equal(predict_tokens_within(&t, t.total_ms + t.token_ms / 2), PREDICT_TOKENS);
+}
+
 static void devices_are_found_as_people_write_them(void **state)
 {
     (void)state;
     static const char *const spellings[][2] = {
         {"NVIDIA GeForce RTX 3090", "RTX 3090"}, {"rtx3090", "RTX 3090"}, {"Apple M1 Pro", "M1 Pro"},
-        {"m1-pro", "M1 Pro"}, {"NVIDIA Jetson AGX Orin", "Jetson AGX Orin"}};
+        {"m1-pro", "M1 Pro"}, {"NVIDIA Jetson AGX Orin", "Jetson AGX Orin"},
+        {"NVIDIA H100 80GB HBM3", "H100 80GB HBM3"}};
     for (size_t i = 0; i < sizeof spellings / sizeof *spellings; i++) {
         const struct device *device = device_find(spellings[i][0]);
         assert_non_null(device);
@@ -146,6 +168,7 @@ int main(void)
         cmocka_unit_test(times_follow_from_rates),
         cmocka_unit_test(both_counts_agree),
         cmocka_unit_test(a_faster_machine_is_foretold_to_be_faster),
+        cmocka_unit_test(an_answer_in_time_is_as_long_as_it_can_be),
         cmocka_unit_test(devices_are_found_as_people_write_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

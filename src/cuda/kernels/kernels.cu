@@ -1,6 +1,7 @@
 /* All kernels of a card in one module. */
 #include "cuda/kernels/attention.cuh"
 #include "cuda/kernels/matrix.cuh"
+#include "cuda/kernels/measure.cuh"
 #include "cuda/kernels/place.cuh"
 #include "cuda/kernels/rows.cuh"
 #include "cuda/kernels/vector.cuh"
