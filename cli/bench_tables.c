@@ -427,7 +427,7 @@ static void add_limits(struct tables *tables, const struct json *document)
                            HEADS("#", "memory, GB/s", "f32, Gop/s", "bf16, Gop/s", "int16, Gop/s", "int8, Gop/s",
                                  "vision", "prefill", "further tokens"));
         table_cellf(t, "%d", i);
-        number_cell(t, l, "measured.read_gbs");
+        number_cell(t, l, at(l, "measured.copy_gbs") ? "measured.copy_gbs" : "measured.read_gbs");
         for (size_t k = 0; k < 4; k++)
             number_cell(t, at(l, "measured.multiply_gops"), kinds[k]);
         for (size_t k = 0; k < 3; k++) {
@@ -440,9 +440,9 @@ static void add_limits(struct tables *tables, const struct json *document)
         }
     }
     if (t)
-        table_note(t, "Limits measured on registers and by reading memory, with as many threads. Vision and prefill as "
-                      "shares of the multiply that products with these weights are made of, further tokens of reading "
-                      "the weights.");
+        table_note(t, "Limits measured on registers and by reading memory, with as many threads; a card's by copying in "
+                      "its memory. Vision and prefill as shares of the multiply that products with these weights are "
+                      "made of, further tokens of reading the weights.");
 }
 
 static void add_state(struct tables *tables, const struct json *document)

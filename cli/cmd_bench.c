@@ -265,6 +265,7 @@ struct sweep {
     size_t n, total;
     bool complete;
     struct limits *limits; /* [threads.n] of the command; zeros: not measured yet */
+    struct card_limits *card_limits; /* [n_devices] */
 };
 
 static void on_progress(void *user, const char *what, int done, int total)
@@ -321,30 +322,62 @@ static void prepare_image(struct sweep *sweep)
         print_warning("%s", warning);
 }
 
-/* The limits with so many threads; NULL: not wanted. Measured before and after each result, the best of all: what else a
- * machine does only slows. */
-static const struct limits *limits_with(struct sweep *sweep, int threads)
+/* The number of the card that a device names; -1: none, or none is here. A mask of instructions asks for the processor. */
+static int card_of(const struct bench_command *b, const char *device)
 {
-    const struct bench_command *b = sweep->command;
-    const int isa = isa_parse(b->settings.model.cpu_mask);
-    struct limits now;
+    bool driver = false;
+    if (strncmp(device, "cuda:", 5) == 0)
+        return atoi(device + 5);
+    const bool wanted = strcmp(device, "cuda") == 0 || !b->settings.model.cpu_mask;
+    return wanted && ward_device_prepare(device, &driver, NULL) == 0 && driver ? 0 : -1;
+}
+
+/* Of the processor with so many threads, and of the card. Measured before and after each result, the best of all: what
+ * else a machine does only slows. */
+static const struct limits *limits_with(struct sweep *sweep, size_t threads)
+{
+    const int isa = isa_parse(sweep->command->settings.model.cpu_mask);
+    struct limits *best = &sweep->limits[threads], now;
     struct ward_error err;
-    if (!b->limits || isa < 0)
+    if (isa < 0)
         return NULL;
-    size_t i = 0;
-    while (b->threads.at[i] != threads)
-        i++;
-    struct limits *best = &sweep->limits[i];
-    progress_show("limits", 0, 0);
-    if (limits_measure(&now, threads, (enum isa)isa, &err))
+    if (limits_measure(&now, sweep->command->threads.at[threads], (enum isa)isa, &err))
         die_error(&err);
-    progress_clear();
     now.read_bytes = fmax(now.read_bytes, best->read_bytes);
     now.read_bytes_one = fmax(now.read_bytes_one, best->read_bytes_one);
     for (int kind = 0; kind < LIMITS_MULTIPLIES; kind++)
         now.multiply[kind] = fmax(now.multiply[kind], best->multiply[kind]);
     *best = now;
     return best;
+}
+
+static const struct card_limits *limits_of_card(struct sweep *sweep, size_t device, int card)
+{
+    struct card_limits now;
+    struct ward_error err;
+    if (!card_limits_measure(&now, card, &err)) {
+        card_limits_keep_best(&sweep->card_limits[device], &now);
+        return &sweep->card_limits[device];
+    }
+    if (strcmp(sweep->command->devices[device], "auto") != 0)
+        die_error(&err);
+    return NULL; /* the processor will compute */
+}
+
+static void look_at_limits(struct sweep *sweep, struct bench_settings *s, size_t device, size_t threads)
+{
+    const char *name = sweep->command->devices[device];
+    const int card = card_of(sweep->command, name);
+    s->limits = NULL;
+    s->card_limits = NULL;
+    if (!sweep->command->limits)
+        return;
+    progress_show("limits", 0, 0);
+    if (card >= 0)
+        s->card_limits = limits_of_card(sweep, device, card);
+    if (strncmp(name, "cuda", 4) != 0)
+        s->limits = limits_with(sweep, threads);
+    progress_clear();
 }
 
 /* One result; false: it failed, or the user wants no more. */
@@ -382,9 +415,9 @@ static bool measure_model(struct sweep *sweep, struct bench_settings *s)
                     s->model.threads = b->threads.at[t];
                     s->prompt_tokens = b->prompts.n && !prompts->at[p] ? 1 : prompts->at[p];
                     s->max_tokens = b->answers.at[n];
-                    s->limits = limits_with(sweep, s->model.threads);
+                    look_at_limits(sweep, s, d, t);
                     const bool done = measure(sweep, s);
-                    limits_with(sweep, s->model.threads);
+                    look_at_limits(sweep, s, d, t);
                     if (!done)
                         return false;
                     s->cold = false; /* once for a model: it is the disk's */
@@ -396,12 +429,10 @@ static bool measure_model(struct sweep *sweep, struct bench_settings *s)
 /* The number of the card that the sweep computes on, if any: its idle power is measured first. -1: none. */
 static int first_card(const struct bench_command *b)
 {
-    for (size_t i = 0; i < b->n_devices; i++) {
-        bool driver;
-        if (ward_device_prepare(b->devices[i], &driver, NULL) == 0 && driver)
-            return strncmp(b->devices[i], "cuda:", 5) == 0 ? atoi(b->devices[i] + 5) : 0;
-    }
-    return -1;
+    int card = -1;
+    for (size_t i = 0; i < b->n_devices && card < 0; i++)
+        card = card_of(b, b->devices[i]);
+    return card;
 }
 
 static void measure_all(struct sweep *sweep)
@@ -411,6 +442,8 @@ static void measure_all(struct sweep *sweep)
     sweep->total = b->n_models * b->n_devices * b->threads.n * (b->prompts.n ? b->prompts.n : 1) * b->answers.n;
     sweep->limits = must_realloc(NULL, b->threads.n, sizeof *sweep->limits);
     memset(sweep->limits, 0, b->threads.n * sizeof *sweep->limits);
+    sweep->card_limits = must_realloc(NULL, b->n_devices, sizeof *sweep->card_limits);
+    memset(sweep->card_limits, 0, b->n_devices * sizeof *sweep->card_limits);
     prepare_image(sweep);
     progress_show("idle", 0, 0);
     bench_idle(2000, first_card(b), &s.idle_watts, &s.card_idle_watts);
@@ -594,6 +627,7 @@ static void release(struct bench_command *b, struct sweep *sweep)
         bench_result_clear(&sweep->results[i]);
     free(sweep->results);
     free(sweep->limits);
+    free(sweep->card_limits);
     bench_image_clear(&sweep->image);
     for (size_t i = 0; b->pins && i < b->n_models; i++)
         model_pin_free(&b->pins[i]);

@@ -12,7 +12,9 @@
 #include "use.h"
 
 #include "base/clock.h"
+#include "engine/model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -260,11 +262,23 @@ static void build_conversation(const struct run_options *o, struct pictures *pic
     free(question);
 }
 
+/* What the card has taken since its driver was loaded; NAN where it does not tell. */
+static double joules_of(const struct card_facts *card)
+{
+    struct nvml_state state = {.joules = -1};
+    if (card->meter)
+        nvml_read(card->meter, &state);
+    return state.joules < 0 ? NAN : state.joules;
+}
+
 static int answer_once(const struct run_options *o, const ward_model *model, ward_session *session,
                        const struct conversation *c, double load_ms)
 {
     struct ward_error err;
     struct answer answer;
+    struct card_facts card = {.driver = NULL};
+    const bool on_card = o->json && model->backend->card >= 0 && !card_facts_read(&card, model->backend->card, NULL);
+    const double joules = joules_of(&card);
     int rc = answer_generate(session, c, &o->answer, &answer, &err);
     if (rc == WARD_ECANCELLED)
         return EXIT_INTERRUPTED;
@@ -274,7 +288,8 @@ static int answer_once(const struct run_options *o, const ward_model *model, war
         die_error(&err);
     if (o->json) {
         struct output_json_facts facts = {.model_path = o->model_path, .model_sha256 = model_pin_hex(&o->pin),
-                                          .load_ms = load_ms, .decode_ms = c->decode_ms};
+                                          .load_ms = load_ms, .decode_ms = c->decode_ms,
+                                          .card = on_card ? &card : NULL, .card_joules = joules_of(&card) - joules};
         output_json(&answer, model, &facts);
         output_flush();
     }

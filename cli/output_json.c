@@ -84,6 +84,16 @@ static void write_memory(struct json_writer *w, const ward_model *model)
     json_write_close(w, '}');
 }
 
+static void write_card(struct json_writer *w, const struct output_json_facts *facts)
+{
+    struct nvml_state state;
+    if (facts->card->meter)
+        nvml_read(facts->card->meter, &state);
+    card_facts_write_json(w, "card", facts->card);
+    card_state_write_json(w, "card_state", facts->card->meter ? &state : NULL);
+    json_write_number(w, "card_joules", facts->card_joules, 3);
+}
+
 void output_json(const struct answer *answer, const ward_model *model, const struct output_json_facts *facts)
 {
     const struct ward_result *r = &answer->result;
@@ -118,6 +128,8 @@ void output_json(const struct answer *answer, const ward_model *model, const str
     if (info.device_name)
         json_write_text(w, "device_name", info.device_name);
     json_write_text(w, "kernels", info.kernels);
+    if (facts->card)
+        write_card(w, facts);
     lock_write_json(w);
     json_write_close(w, '}');
     output_json_line(&w);

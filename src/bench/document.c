@@ -274,13 +274,15 @@ static double share(double amount, double ms, double most)
     return amount > 0 && ms > 0 && most > 0 ? amount / ms * 1e3 / most : NAN;
 }
 
-/* Each stage as a share of what the machine can do at most: multiplying while there are many rows, reading the weights
- * while there is one. Only full answers are counted: a draft reads them once for several tokens. */
+/* Each stage as a share of what the machine, or its card, can do at most: multiplying while there are many rows,
+ * reading the weights while there is one. Only full answers are counted: a draft reads them once for several tokens. */
 static void write_limits(struct json_writer *w, const struct bench_result *r)
 {
-    const struct limits *l = r->settings.limits;
+    const bool on_card = r->card.driver != NULL;
+    const struct limits *l = on_card ? NULL : r->settings.limits;
+    const struct card_limits *card = on_card ? r->settings.card_limits : NULL;
     double vision = 0, prefill = 0, decode = 0, steps = 0;
-    if (!l || !r->n_runs) {
+    if ((!l && !card) || !r->n_runs) {
         json_write_null(w, "limits");
         return;
     }
@@ -290,31 +292,21 @@ static void write_limits(struct json_writer *w, const struct bench_result *r)
         decode += r->runs[i].ms[BENCH_DECODE];
         steps += r->runs[i].tokens - 1 - r->runs[i].accepted;
     }
-    const double vision_peak = l->multiply[limits_multiply_of(l->isa, r->work.vision_type)];
-    const double text_peak = l->multiply[limits_multiply_of(l->isa, r->work.text_type)];
+    const double read = card ? card->copy_bytes : l->read_bytes;
+    const double vision_peak =
+        card ? card_limits_peak(card) : l->multiply[limits_multiply_of(l->isa, r->work.vision_type)];
+    const double text_peak = card ? card_limits_peak(card) : l->multiply[limits_multiply_of(l->isa, r->work.text_type)];
     json_write_open(w, "limits", '{');
-    limits_write_json(w, "measured", l);
+    if (card)
+        card_limits_write_json(w, "measured", card);
+    else
+        limits_write_json(w, "measured", l);
     json_write_number(w, "image_operations", r->settings.image ? r->work.image : NAN, 0);
     json_write_number(w, "prompt_operations", r->work.prompt, 0);
     json_write_integer(w, "token_bytes", (int64_t)r->work.token_bytes);
     json_write_number(w, "vision_share", r->settings.image ? share(r->work.image, vision, vision_peak) : NAN, 4);
     json_write_number(w, "prefill_share", share(r->work.prompt, prefill, text_peak), 4);
-    json_write_number(w, "decode_share", share(steps * (double)r->work.token_bytes, decode, l->read_bytes), 4);
-    json_write_close(w, '}');
-}
-
-static void write_card(struct json_writer *w, const char *key, const struct nvml_state *s)
-{
-    if (!s) {
-        json_write_null(w, key);
-        return;
-    }
-    json_write_open(w, key, '{');
-    json_write_number(w, "mhz", s->mhz, 0);
-    json_write_number(w, "mhz_limit", s->mhz_limit, 0);
-    json_write_number(w, "celsius", s->celsius, 0);
-    json_write_number(w, "watts", s->watts, 1);
-    json_write_boolean(w, "slowed", s->slowed);
+    json_write_number(w, "decode_share", share(steps * (double)r->work.token_bytes, decode, read), 4);
     json_write_close(w, '}');
 }
 
@@ -375,7 +367,10 @@ static void write_rows(struct json_writer *w, const struct bench_document *d, co
     write_row(w, "RAM, loading", "GiB", known(&r->load), 12);
     write_row(w, "RAM, inference", "GiB", known(&r->steady), 10);
     write_row(w, "RAM, with an image", "GiB", known(&r->with_image), 11);
-    write_row(w, "device memory", "GiB", NAN, bits == 16 ? 8 : bits == 8 ? 4 : 2.5);
+    write_row(w, "device memory", "GiB", r->card.driver ? (double)r->with_image.device / GIB : NAN,
+              bits == 16  ? 8
+              : bits == 8 ? 4
+                          : 2.5);
     if (bits > 4)
         write_row(w, "disk, weights", "GiB", (double)f->weights / GIB, bits == 16 ? 8 : 4);
     write_row(w, "disk, tokenizer and config", "MB", (double)f->tokenizer_config / 1e6, 5);
@@ -394,6 +389,10 @@ static void write_result(struct json_writer *w, const struct bench_document *d, 
     write_model(w, r);
     json_write_text(w, "device", r->device);
     json_write_text(w, "device_name", *r->device_name ? r->device_name : NULL);
+    if (r->card.driver)
+        card_facts_write_json(w, "card", &r->card);
+    else
+        json_write_null(w, "card");
     json_write_text(w, "kernels", r->kernels);
     json_write_integer(w, "threads", r->info.threads);
     write_test(w, r);
@@ -434,8 +433,8 @@ static void write_result(struct json_writer *w, const struct bench_document *d, 
     machine_state_write_json(w, "before", &r->before);
     machine_state_write_json(w, "after", &r->after);
     json_write_number(w, "others_busy", r->others_busy, 4);
-    write_card(w, "card_before", r->has_card ? &r->card_before : NULL);
-    write_card(w, "card_after", r->has_card ? &r->card_after : NULL);
+    card_state_write_json(w, "card_before", r->card.meter ? &r->card_before : NULL);
+    card_state_write_json(w, "card_after", r->card.meter ? &r->card_after : NULL);
     json_write_close(w, '}');
     json_write_open(w, "warnings", '[');
     for (int i = 0; i < r->n_warnings; i++)

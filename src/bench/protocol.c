@@ -69,7 +69,6 @@ struct job {
     double started;
     uint64_t anonymous_before; /* a session was opened */
     size_t device_loaded;      /* of a card's memory, when the model was open */
-    const struct nvml_card *meter; /* of the card that computes, or NULL */
     bool stopped;
     /* of the run that goes on */
     double *times; /* [max_tokens] when each token came */
@@ -320,7 +319,6 @@ static void keep_machine(struct job *job, double own)
     if (r->before.throttled >= 0 && r->after.throttled > r->before.throttled)
         warn(r, "the processor was throttled by heat %lld times during the runs",
              (long long)(r->after.throttled - r->before.throttled));
-    r->has_card = job->meter != NULL;
     if (r->card_after.slowed)
         warn(r, "the card was slowed by heat or by its power limit at the end of the runs");
     if (r->after.on_battery)
@@ -417,12 +415,11 @@ static int prepare_prompt(struct job *job)
 static void add_card(struct job *job)
 {
     const int card = job->model->backend->card;
-    if (card < 0)
+    if (card < 0 || card_facts_read(&job->out->card, card, NULL))
         return;
     watch_meter(job->watch, NULL);
     energy_add_card(&job->energy, card);
     watch_meter(job->watch, job->energy.source ? &job->energy : NULL);
-    job->meter = nvml_open(card, NULL);
 }
 
 /* Opens, warms up; *loaded is when the first token of the first answer came. */
@@ -461,8 +458,8 @@ static int warm_up(struct job *job, double *loaded)
 
 static void read_card(const struct job *job, struct nvml_state *out)
 {
-    if (job->meter)
-        nvml_read(job->meter, out);
+    if (job->out->card.meter)
+        nvml_read(job->out->card.meter, out);
 }
 
 static int timed_runs(struct job *job)

@@ -3,6 +3,8 @@
 #ifndef WARD_BENCH_PROTOCOL_H
 #define WARD_BENCH_PROTOCOL_H
 
+#include "bench/card_facts.h"
+#include "bench/card_limits.h"
 #include "bench/energy.h"
 #include "bench/footprint.h"
 #include "bench/limits.h"
@@ -51,6 +53,7 @@ struct bench_settings {
     bool keep_caches;        /* the session goes on from run to run, features of images are kept */
     bool cold;               /* the files are dropped from the page cache first */
     const struct limits *limits; /* of this machine with as many threads; NULL: not measured */
+    const struct card_limits *card_limits; /* of the card that may compute; NULL: not measured */
     double idle_watts;       /* of the machine, taken off what a run has used; negative: not measured */
     double card_idle_watts;  /* of the card, if one computes */
 };
@@ -111,8 +114,8 @@ struct bench_result {
     double idle_watts;        /* that were taken off; NAN: not known */
     double joules_token, joules_image, joules_run; /* means, idle taken off where it is known; NAN: not known */
     struct machine_state before, after; /* the timed runs */
-    bool has_card;            /* the two below are known */
-    struct nvml_state card_before, card_after;
+    struct card_facts card;   /* that computed; all zeros: the processor */
+    struct nvml_state card_before, card_after; /* if it has a meter */
     double others_busy;       /* share of the machine's processors that other programs used; NAN: too short to tell */
 
     char warnings[BENCH_WARNINGS][200];

@@ -13,6 +13,7 @@ FILM = os.path.join(os.path.dirname(os.path.dirname(PHANTOM)), "examples", "phan
 QUESTION = "Describe this X-ray."
 TEXT = os.path.join(MODELS, "text")
 DRIVER = os.path.join(os.path.dirname(WARD), "tests", "cuda")
+STATE = {"mhz": 1500, "mhz_limit": 1800, "memory_mhz": 5000, "celsius": 61, "watts": 100.0, "watts_limit": 250.0, "slowed": False}
 
 
 def emulated(**more):
@@ -40,6 +41,13 @@ def a_card_gives_the_answer_of_the_processor():
     equal(on_cpu["device"], "cpu", "the device")
     assert "device_name" not in on_cpu and on_cpu["memory"]["device_bytes"] == 0, on_cpu
     assert on_card["memory"]["device_bytes"] > 8 << 20, on_card["memory"]
+    card = on_card["card"]
+    assert card["name"] == "Emulated Card" and 0 < card["free_bytes"] < card["memory_bytes"] == 8192 << 20, card
+    equal((card["driver"], card["cuda"], card["kernels"]), ("570.00.01", "12.8", "sm_86"), "the driver")
+    equal(on_card["card_state"], STATE, "the meters")
+    # 100 W, always
+    assert abs(on_card["card_joules"] - on_card["timings"]["total_ms"] / 10) < on_card["timings"]["total_ms"] / 20 + 1, on_card
+    assert not {"card", "card_state", "card_joules"} & set(on_cpu), on_cpu
 
 
 @test
@@ -142,18 +150,47 @@ def drafts_and_drawn_answers_are_repeatable():
 def bench_measures_a_card():
     has_kernels()
     document = json.loads(succeeds("bench", "-m", TEXT, "-i", "none", "-r", "1", "--warmups", "1", "-n", "2", "--device", "cuda,cpu",
-                                   "--no-cold", "-o", "json", env=emulated()))
+                                   "--no-cold", "--limits", "-o", "json", env=emulated()))
     on_card, on_cpu = document["results"]
     equal((on_card["device"], on_card["device_name"], on_cpu["device"]), ("cuda", "Emulated Card", "cpu"), "devices")
     memory = on_card["memory"]
     assert 0 < memory["load_peak"]["device"] < memory["steady"]["device"], memory
     equal(on_cpu["memory"]["steady"]["device"], 0, "memory of a card without one")
-    equal(on_card["machine"]["card_after"],
-          {"mhz": 1500, "mhz_limit": 1800, "celsius": 61, "watts": 100.0, "slowed": False}, "the card's state")
+    equal(on_card["machine"]["card_after"], STATE, "the card's state")
+    equal((on_card["card"]["driver"], on_cpu["card"]), ("570.00.01", None), "the cards")
+    rows = {row["name"]: row["value"] for row in on_card["rows"]}
+    equal(rows["device memory"], round(memory["steady"]["device"] / (1 << 30), 3), "the page's row") # nothing was given back
+    limits = on_card["limits"]
+    assert "read_gbs" not in limits["measured"] and limits["measured"]["copy_gbs"] > 0, limits
+    equal(limits["measured"]["multiply_gops"]["bf16"], max(limits["measured"]["instruction_gops"].values()), "the peak")
+    throughput = on_card["throughput"]["decode_tps"] * limits["token_bytes"] / 1e9
+    assert abs(limits["decode_share"] - throughput / limits["measured"]["copy_gbs"]) < 0.1 * limits["decode_share"] + 1e-4, limits
+    assert on_cpu["limits"]["measured"]["read_gbs"] > 0, on_cpu["limits"]
     equal(on_cpu["machine"]["card_after"], None, "the card's state without one")
     energy = on_card["energy"]
     assert "nvml" in energy["source"] and energy["idle_watts"] > 90, energy # the emulated card takes 100 W, always
     assert abs(energy["joules_run"]) < 30, energy # which idle takes off
+
+
+@test
+def doctor_measures_a_card():
+    has_kernels()
+    done = run("doctor", "--preset", "tiny", "--json", env=emulated())
+    found = json.loads(done.stdout)
+    equal((found["computed_on"], found["card"]["name"], found["card_state"]), ("cuda", "Emulated Card", STATE), "the card")
+    limits = found["card_limits"]
+    assert 0 < limits["copy_mean_gbs"] <= limits["copy_gbs"] and limits["multiply_gops"]["bf16"] > 0, limits
+    for entry in found["types"]: # less than the card has is there for the model
+        equal(entry["memory_bytes"] + entry["spare_bytes"], found["card"]["free_bytes"], "room")
+        assert entry["predicted_ms"]["token"] >= entry["bytes_a_token"] / limits["copy_gbs"] / 1e6 - 0.01, entry
+    text = run("doctor", "--preset", "tiny", env=emulated()).stdout.decode()
+    for words in ("Emulated Card", "driver 570.00.01", "100 of 250 W", "memory is copied at", "mma.sync"):
+        assert words in text, text
+    found = json.loads(run("doctor", "--preset", "tiny", "--json", env=emulated(fail="launch:2")).stdout)
+    equal((found["computed_on"], found["card"]), ("cpu", None), "a card that fails")
+    driver = {check["name"]: check for check in found["minimum"]}["driver"]
+    assert driver["verdict"] == "warning" and "CUDA_ERROR_LAUNCH_FAILED" in driver["found"], driver
+    assert "CUDA_ERROR_LAUNCH_FAILED" in found["card_fault"], found
 
 
 if __name__ == "__main__":
