@@ -227,6 +227,15 @@ static void write_card(struct json_writer *w, const struct doctor_report *r)
     card_facts_write_json(w, "card", &r->card);
     card_state_write_json(w, "card_state", r->card.meter ? &r->card_state : NULL);
     card_limits_write_json(w, "card_limits", &r->card_limits);
+    const struct device *published = device_find(r->card.info.name);
+    if (!published) {
+        json_write_null(w, "card_published");
+        return;
+    }
+    json_write_open(w, "card_published", '{');
+    json_write_number(w, "read_gbs", published->read_gbs, 2);
+    json_write_number(w, "tflops", published->tflops, 2);
+    json_write_close(w, '}');
 }
 
 static void write_device(struct json_writer *w, const struct doctor_report *r)
