@@ -736,7 +736,7 @@ int main(int argc, char **argv)
             seed = strtoull(argv[i + 1], NULL, 10);
     }
     struct ward_error err;
-    if (backend_cuda_open(&card, -1, &err)) {
+    if (backend_cuda_open(&card, -1, 1, &err)) {
         printf("1..0 # SKIP %s\n", err.text);
         return 0;
     }
