@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char LIBRARY[] = "libcuda.so.1", COMPILER[] = "libnvidia-ptxjitcompiler.so.1";
 
@@ -27,6 +28,15 @@ bool cu_driver_load(void)
 {
     pthread_once(&loaded, load);
     return library != NULL;
+}
+
+/* Why it may not start, for an error to end with. The driver makes missing devices itself, by starting a program; a
+ * locked process does not. */
+static const char *advice(void)
+{
+    if (access("/dev/nvmap", F_OK) && (access("/dev/nvidiactl", F_OK) || access("/dev/nvidia-uvm", F_OK)))
+        return "; its devices are not all there: `nvidia-modprobe -u -c=0`, as root, makes them";
+    return "; if other programs can use the card, docs/cuda.md says how to see what is in ward's way";
 }
 
 static void start(void)
@@ -56,7 +66,7 @@ static void start(void)
     if (result) {
         char text[200];
         cu_describe(&driver, result, text, sizeof text);
-        error_set(&failure, WARD_EUNSUPPORTED, "the NVIDIA driver does not start: %s", text);
+        error_set(&failure, WARD_EUNSUPPORTED, "the NVIDIA driver does not start: %s%s", text, advice());
     }
 }
 

@@ -154,13 +154,26 @@ static bool is_card_device(const char *name)
     return false;
 }
 
-/* NVIDIA's devices, one by one, and what the driver reads about them and the machine. */
+/* procfs forgets the inode of a folder that nobody uses, and the rule on it would be void: the descriptor stays open in
+ * *kept, for as long as the process runs. */
+static int add_kept(int rules, int *kept, const char *path, uint64_t rights, int abi)
+{
+    if (*kept < 0)
+        *kept = open(path, O_PATH | O_CLOEXEC);
+    return *kept < 0 ? 0 : add_rule(rules, *kept, rights, abi);
+}
+
+/* NVIDIA's devices, one by one, and what the driver reads about them, the machine and itself. It names the threads that
+ * it starts, by fopen("/proc/self/task/N/comm", "w"), and does not start where it cannot. */
 static int add_card(int rules, int abi)
 {
-    static const char *const read[] = {"/proc/driver/nvidia", "/proc/driver/nvidia-caps", "/proc/devices", "/proc/modules",
-                                       "/proc/sys/vm/mmap_min_addr", "/proc/sys/vm/overcommit_memory", "/sys/bus/pci",
-                                       "/sys/devices", "/sys/module/nvidia", "/dev/nvidia-caps"};
-    int error = 0;
+    static const char *const read[] = {
+        "/proc/driver/nvidia", "/proc/driver/nvidia-caps", "/proc/driver/nvidia-uvm", "/proc/driver/nvidia-nvlink",
+        "/proc/driver/nvidia-nvswitch", "/proc/devices", "/proc/modules", "/proc/cpuinfo", "/proc/sys/vm/mmap_min_addr",
+        "/proc/sys/vm/overcommit_memory", "/sys/bus/pci", "/sys/devices", "/sys/module/nvidia", "/dev/nvidia-caps",
+        "/dev/nvidia-caps-imex-channels", "/etc/nvidia", "/usr/share/nvidia"};
+    static int tasks = -1;
+    int error = add_kept(rules, &tasks, "/proc/self/task", WRITE_FILE | TRUNCATE, abi);
     for (size_t i = 0; i < sizeof read / sizeof *read && !error; i++)
         error = add_path(rules, read[i], READING, abi);
     if (!error)
@@ -179,16 +192,6 @@ static int add_card(int rules, int abi)
     return error;
 }
 
-/* procfs forgets the inode of a folder that nobody uses, and the rule on it would be void: the descriptor stays open,
- * for as long as the process runs. */
-static int add_self(int rules, int abi)
-{
-    static int self = -1;
-    if (self < 0)
-        self = open("/proc/self", O_PATH | O_CLOEXEC);
-    return self < 0 ? 0 : add_rule(rules, self, READING, abi);
-}
-
 int landlock_enforce(const struct offline_policy *policy, int abi)
 {
     const struct ruleset set = handled(abi);
@@ -196,7 +199,8 @@ int landlock_enforce(const struct offline_policy *policy, int abi)
     const int rules = (int)syscall(SYS_landlock_create_ruleset, &set, size, 0);
     if (rules < 0)
         return errno;
-    int error = add_self(rules, abi);
+    static int self = -1;
+    int error = add_kept(rules, &self, "/proc/self", READING, abi);
     if (!error)
         error = add_policy(rules, policy, abi);
     if (!error && policy->card)

@@ -49,7 +49,7 @@ static const char *const refused[] = {
     "pidfd_open", "pidfd_getfd", "pidfd_send_signal", "kcmp",
     /* the kernel and the view of the system */
     "bpf", "userfaultfd", "perf_event_open", "add_key", "request_key", "keyctl", "mount", "umount2", "move_mount",
-    "open_tree", "fsopen", "fsmount", "pivot_root", "chroot", "setns", "unshare", "memfd_create", "open_by_handle_at",
+    "open_tree", "fsopen", "fsmount", "pivot_root", "chroot", "setns", "unshare", "open_by_handle_at",
 };
 
 /* A build with a sanitizer checks for leaks at its end, with a process that traces the threads. Releases have none. */
@@ -148,7 +148,9 @@ static void add_with_arguments(struct filter *f)
 static void add_card(struct filter *f)
 {
     enum { TYPE = 0xff00, UVM_INITIALIZE = 0x30000001, UVM_DEINITIALIZE = 0x30000002 };
-    static const char *const calls[] = {"eventfd2", "sched_setaffinity", "get_mempolicy", "mbind", "set_mempolicy"};
+    static const char *const calls[] = {"eventfd2", "sched_setaffinity", "sched_get_priority_max",
+                                        "sched_get_priority_min", "get_mempolicy", "mbind", "set_mempolicy",
+                                        "epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait"};
     add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, TYPE, 'F' << 8);
     add_masked(f, SCMP_ACT_ALLOW, "ioctl", 1, UINT32_MAX & ~(uint64_t)UINT8_MAX, 0);
     /* A Jetson's: of the GPU, its address spaces, channels and memory; and of groups of channels, whose type is that of the
@@ -166,6 +168,9 @@ static void add_card(struct filter *f)
     allow_value(f, "ioctl", 1, UVM_DEINITIALIZE);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         add(f, SCMP_ACT_ALLOW, calls[i], NULL);
+    allow_value(f, "move_pages", 0, 0); /* its own */
+    allow_value(f, "fcntl", 1, F_ADD_SEALS);
+    allow_value(f, "fcntl", 1, F_GET_SEALS);
 }
 
 int seccomp_enforce(bool card)
@@ -182,6 +187,8 @@ int seccomp_enforce(bool card)
         add(&f, SCMP_ACT_ALLOW, allowed[i], NULL);
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         add(&f, SCMP_ACT_ERRNO(EPERM), refused[i], NULL);
+    /* A file in memory, with which NVIDIA's driver starts; mmap and execve keep it from becoming code. */
+    add(&f, card ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(EPERM), "memfd_create", NULL);
     add_with_arguments(&f);
     if (card)
         add_card(&f);

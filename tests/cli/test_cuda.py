@@ -71,6 +71,20 @@ def the_lock_holds_with_a_card():
 
 
 @test
+def the_lock_lets_the_driver_of_an_ordinary_user_start():
+    """To whom, once no debugger may attach, what /proc tells of the process belongs no longer."""
+    if os.geteuid() != 0:
+        raise Skip("these tests are an ordinary user's already")
+    has_kernels()
+    nobody = {"preexec_fn": lambda: os.setuid(65534), "env": {**emulated(), "XDG_CACHE_HOME": "/nonexistent"}}
+    try:
+        run("--version", **nobody)
+    except OSError as why:
+        raise Skip(f"an ordinary user does not reach {WARD}: {why}")
+    equal(answer("-m", TEXT, "--device", "cuda", "-n", "1", "Hi", **nobody)["device"], "cuda", "the device")
+
+
+@test
 def auto_takes_a_card_and_a_mask_takes_the_processor():
     has_kernels()
     equal(answer("-m", TEXT, "-n", "1", "Hi", env=emulated())["device"], "cuda", "without an option")

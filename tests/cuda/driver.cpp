@@ -9,6 +9,7 @@
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
  */
 #include "kernel_table.h"
+#include "start.h"
 
 #include <deque>
 #include <functional>
@@ -24,7 +25,15 @@ namespace
 {
 
 typedef std::function<int()> work; /* returns a CUresult */
-enum { OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, LAUNCH_FAILED = 719, INVALID = 1 };
+enum {
+    INVALID = 1,
+    OUT_OF_MEMORY = 2,
+    NO_BINARY = 209,
+    OPERATING_SYSTEM = 304,
+    NOT_FOUND = 500,
+    LAUNCH_FAILED = 719,
+    UNKNOWN = 999
+};
 enum { PAGE = 4096, ALIGN = 256 };
 
 struct graph {
@@ -96,7 +105,7 @@ bool this_launch_fails()
 
 CALL cuInit(unsigned)
 {
-    return fails("init") ? 999 : 0;
+    return fails("init") ? UNKNOWN : emulated_start() ? 0 : OPERATING_SYSTEM;
 }
 
 CALL cuDriverGetVersion(int *version)
@@ -107,10 +116,11 @@ CALL cuDriverGetVersion(int *version)
 
 CALL cuGetErrorName(int error, const char **name)
 {
-    *name = error == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
-            : error == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED"
-            : error == NO_BINARY     ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
-                                     : "CUDA_ERROR_UNKNOWN";
+    *name = error == OUT_OF_MEMORY      ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : error == LAUNCH_FAILED    ? "CUDA_ERROR_LAUNCH_FAILED"
+            : error == NO_BINARY        ? "CUDA_ERROR_NO_BINARY_FOR_GPU"
+            : error == OPERATING_SYSTEM ? "CUDA_ERROR_OPERATING_SYSTEM"
+                                        : "CUDA_ERROR_UNKNOWN";
     return 0;
 }
 
