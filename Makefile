@@ -292,5 +292,5 @@ help:
 
 include tests/fuzz/fuzz.mk
 
--include $(OBJ:.o=.d) $(APP_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d)
+-include $(OBJ:.o=.d) $(APP_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(KERNEL_TEST_OBJ:.o=.d) $(BENCH_OBJ:.o=.d) $(wildcard $(BUILD)/tests/unit/*.d $(BUILD)/tests/cuda/*.d)
 .SECONDARY:
