@@ -58,9 +58,27 @@ static int measure(struct card *card, struct job *job, struct ward_error *err)
     return 0;
 }
 
+/* By one turn, whether the kernel multiplies on this card: else it leaves zeros. */
+static int look_for(struct card *card, struct job *job, bool *there, struct ward_error *err)
+{
+    float sum = 0;
+    double ms;
+    const int rc = run(card, job, &ms, err);
+    card_read(card, &sum, job->to, sizeof sum);
+    *there = sum != 0;
+    return rc;
+}
+
 static int measure_all(struct card_limits *out, struct card *card, void *from, void *to, struct ward_error *err)
 {
-    static const enum card_kernel kernels[CARD_MULTIPLIES] = {KERNEL_measure_multiply};
+    static const struct {
+        enum card_kernel kernel;
+        double operations; /* of a block and turn */
+    } multiplies[CARD_MULTIPLIES] = {
+        {KERNEL_measure_multiply, MEASURE_THREADS / 32 * MEASURE_SUMS * 2.0 * 16 * 8 * 16},
+        {KERNEL_measure_group, MEASURE_THREADS / 128 * MEASURE_GROUP_PRODUCTS * 2.0 * 64 * 256 * 16},
+    };
+    bool there[CARD_MULTIPLIES];
     const unsigned n = (unsigned)card_info(card)->multiprocessors;
     struct job copy = {.kernel = KERNEL_measure_copy,
                        .blocks = COPIERS * n,
@@ -74,18 +92,21 @@ static int measure_all(struct card_limits *out, struct card *card, void *from, v
     struct job multiply[CARD_MULTIPLIES];
     for (int kind = 0; kind < CARD_MULTIPLIES; kind++) {
         struct job *job = &multiply[kind];
-        *job = (struct job){.kernel = kernels[kind],
+        *job = (struct job){.kernel = multiplies[kind].kernel,
                             .blocks = MULTIPLIERS * n,
                             .to = to,
                             .launches = 1,
                             .turns = 1,
                             .doubled = &job->turns};
-        job->amount = job->blocks * (MEASURE_THREADS / 32) * MEASURE_SUMS * 2.0 * 16 * 8 * 16;
+        job->amount = job->blocks * multiplies[kind].operations;
+        const int rc = look_for(card, job, &there[kind], err);
+        if (rc)
+            return rc;
     }
     for (int round = 0; round < ROUNDS; round++) {
         int rc = measure(card, &copy, err);
         for (int kind = 0; !rc && kind < CARD_MULTIPLIES; kind++)
-            rc = measure(card, &multiply[kind], err);
+            rc = there[kind] ? measure(card, &multiply[kind], err) : 0;
         if (rc)
             return rc;
     }
@@ -144,7 +165,7 @@ void card_limits_keep_best(struct card_limits *best, const struct card_limits *n
 
 const char *card_multiply_name(enum card_multiply kind)
 {
-    static const char *const names[CARD_MULTIPLIES] = {"mma.sync"};
+    static const char *const names[CARD_MULTIPLIES] = {"mma.sync", "wgmma"};
     return names[kind];
 }
 

@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /* The instructions that products are made of. */
-enum card_multiply { CARD_MMA, CARD_MULTIPLIES };
+enum card_multiply { CARD_MMA, CARD_WGMMA, CARD_MULTIPLIES };
 
 struct card_limits {
     double copy_bytes, copy_bytes_mean; /* per second, those read and those written */
@@ -22,14 +22,14 @@ struct card_limits {
 WARD_CHECKED int card_limits_measure(struct card_limits *out, int index, struct ward_error *err);
 /* Of each figure the better. */
 void card_limits_keep_best(struct card_limits *best, const struct card_limits *now);
-const char *card_multiply_name(enum card_multiply kind); /* "mma.sync" */
+const char *card_multiply_name(enum card_multiply kind); /* "mma.sync", "wgmma" */
 /* The fastest multiply there is, and its mean. */
 double card_limits_peak(const struct card_limits *limits);
 double card_limits_peak_mean(const struct card_limits *limits);
 
 struct json_writer;
 /* {"copy_gbs", "copy_mean_gbs", "multiply_gops": {"bf16"}, "multiply_mean_gops": {"bf16"}, "instruction_gops":
- * {"mma.sync", ...}, "buffer_bytes", "ms"}; null for what is not there. bf16: by the fastest instruction. */
+ * {"mma.sync", "wgmma"}, "buffer_bytes", "ms"}; null for what is not there. bf16: by the fastest instruction. */
 void card_limits_write_json(struct json_writer *w, const char *key, const struct card_limits *limits);
 
 #endif

@@ -16,7 +16,7 @@
     K(flash_32) K(flash_64) K(flash_80) K(flash_128) K(flash_256)                                                      \
     CARD_VECTOR_KERNELS(K, f32) CARD_VECTOR_KERNELS(K, f16) CARD_VECTOR_KERNELS(K, bf16) CARD_VECTOR_KERNELS(K, q8)    \
     CARD_VECTOR_KERNELS(K, q8m) CARD_VECTOR_KERNELS(K, q4) CARD_VECTOR_KERNELS(K, q4k) CARD_VECTOR_KERNELS(K, q5k)     \
-    CARD_VECTOR_KERNELS(K, q6k) CARD_MATRIX_KERNELS(K) K(measure_copy) K(measure_multiply)
+    CARD_VECTOR_KERNELS(K, q6k) CARD_MATRIX_KERNELS(K) K(measure_copy) K(measure_multiply) K(measure_group)
 
 #define CARD_NUMBER(name) KERNEL_##name,
 enum card_kernel { CARD_KERNELS(CARD_NUMBER) CARD_KERNEL_COUNT };

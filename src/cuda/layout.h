@@ -183,6 +183,7 @@ enum {
     CHOICE_BLOCKS = 64,   /* parts of a row of logits */
     MEASURE_THREADS = 256,
     MEASURE_SUMS = 8,     /* independent products of a warp */
+    MEASURE_GROUP_PRODUCTS = 8, /* of a warpgroup, one after the other */
 };
 
 /* Heads are filled up with zeros to one of these. */

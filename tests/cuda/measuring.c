@@ -6,6 +6,7 @@
 #include "bench/card_limits.h"
 #include "cuda/card.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,6 +70,31 @@ static double left_by(uint32_t thread)
     return sum;
 }
 
+/* Sums of the warpgroups' products, where the card has them: twice the turns, twice the sums. */
+static bool multiplies_in_groups(struct card *card)
+{
+    enum { N = MEASURE_THREADS };
+    static float got[2][N];
+    struct ward_error err;
+    void *out;
+    if (card_alloc(card, &out, sizeof got[0], "a test", &err))
+        return fail("%s", err.text);
+    for (int i = 0; i < 2; i++) {
+        int turns = 2 * (i + 1);
+        card_launch(card, KERNEL_measure_group, (struct card_grid){1, 1, 1}, MEASURE_THREADS, 0,
+                    (void *[]){&out, &turns});
+        card_read(card, got[i], out, sizeof got[i]);
+    }
+    bool ok = card_finish(card, &err) == 0 || fail("%s", err.text);
+    card_release(card, out);
+    for (int i = 0; ok && i < N; i++) {
+        ok =
+            near("products of groups", i, (double)got[1][i], 2 * (double)got[0][i], 1 + 1e-3 * fabs((double)got[0][i]));
+        ok = ok && ((got[0][i] == 0) == (got[0][0] == 0) || fail("some threads have no sums"));
+    }
+    return ok;
+}
+
 static bool multiplies(struct card *card, int turns)
 {
     enum { BLOCKS = 2, N = BLOCKS * MEASURE_THREADS };
@@ -94,7 +120,8 @@ bool measuring(void)
     struct card *card = card_open(-1, &err);
     if (!card)
         return fail("%s", err.text);
-    bool ok = copies(card, 3000) && copies(card, 2051) && copies(card, 7) && multiplies(card, 1) && multiplies(card, 3);
+    bool ok = copies(card, 3000) && copies(card, 2051) && copies(card, 7) && multiplies(card, 1) &&
+              multiplies(card, 3) && multiplies_in_groups(card);
     if (ok && card_limits_measure(&limits, -1, &err))
         return fail("%s", err.text);
     if (ok)
