@@ -108,9 +108,11 @@ static void allow_shared(struct card *c)
 {
     for (int i = 0; i < CARD_FORMATS; i++)
         c->cu->function_set(c->kernels[KERNEL_matrix_f32 + i], CU_SHARED_SIZE, MATRIX_SHARED);
-    for (int i = 0; i < FLASH_KERNELS; i++)
-        if (flash_shared(flash_heads[i]) <= c->info.shared_bytes)
-            c->cu->function_set(c->kernels[KERNEL_flash_32 + i], CU_SHARED_SIZE, flash_shared(flash_heads[i]));
+    for (int i = 0; i < FLASH_SHAPES; i++) {
+        const int bytes = flash_shared(&flash_shapes[i], c->info.shared_bytes);
+        if (bytes <= c->info.shared_bytes)
+            c->cu->function_set(c->kernels[KERNEL_flash_72 + i], CU_SHARED_SIZE, bytes);
+    }
 }
 
 static int open_stages(struct card *c, struct ward_error *err)

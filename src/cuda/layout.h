@@ -130,7 +130,10 @@ struct card_attention {
     int rows, n_heads, n_kv_heads, head_dim, capacity;
     const int *lo, *hi; /* [rows] */
     float scale;
-    float *partial; /* [rows][n_heads][splits][head_dim + 2]: sums, then the largest score and the sum of weights */
+    /* Of few rows, whose positions are divided into `splits`. With slabs = split_slabs, width = split_width: */
+    float *partial;        /* [rows][n_heads][slabs][splits][width] sums */
+    float *partial_scales; /* [rows][n_heads][slabs][splits][2] the largest score and the sum of weights */
+    unsigned *arrived;     /* [rows][split_groups] parts that are done; 0 between the launches */
     int splits;
 };
 
@@ -176,30 +179,44 @@ enum {
     MATRIX_STAGES = 3,
     MATRIX_PITCH = MATRIX_DEPTH + 8, /* of a row in shared memory: ldmatrix meets each bank once */
     MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_PITCH * 2,
-    FLASH_ROWS = 64,      /* queries of a block */
-    FLASH_THREADS = 128,
     SPLIT_THREADS = 128,
-    SPLIT_KEYS = 64,      /* keys of a step of attention of few rows */
+    SPLIT_KEYS = 32,      /* keys of a step of attention of few rows: 8 for each warp */
+    SPLIT_HEADS = 2,      /* query heads of a block, which share keys */
+    SPLIT_WIDTH = 256,    /* dimensions of its values */
+    SPLIT_MOST = 64,      /* parts of a row */
+    SPLIT_COUNTERS = 1 << 14,
+    FLASH_KEYS = 64,      /* keys of a step of attention of many rows */
+    FLASH_WITHOUT_COPIES = 64 << 10, /* what a block can have on cards that lack asynchronous copies (sm_75) */
     CHOICE_BLOCKS = 64,   /* parts of a row of logits */
     MEASURE_THREADS = 256,
     MEASURE_SUMS = 8,     /* independent products of a warp */
     MEASURE_GROUP_PRODUCTS = 8, /* of a warpgroup, one after the other */
 };
 
-/* Heads are filled up with zeros to one of these. */
-#define FLASH_HEADS(F) F(32) F(64) F(80) F(128) F(256)
-#define FLASH_HEAD(head) head,
-static const int flash_heads[] = {FLASH_HEADS(FLASH_HEAD)};
-#undef FLASH_HEAD
-enum { FLASH_KERNELS = sizeof flash_heads / sizeof *flash_heads };
-/* Keys of a step. */
-static inline int flash_keys(int head)
+/* Attention of few rows. Heads of more than SPLIT_WIDTH dimensions are several slabs. Macros, for host and card. */
+#define split_slabs(head_dim) (((head_dim) + SPLIT_WIDTH - 1) / SPLIT_WIDTH)
+#define split_width(head_dim) ((head_dim) < SPLIT_WIDTH ? (head_dim) : SPLIT_WIDTH)
+#define split_pitch(head_dim) (((head_dim) + 7) / 8 * 8) /* of queries in shared memory */
+#define split_pairs(n_heads, n_kv_heads) (((n_heads) / (n_kv_heads) + SPLIT_HEADS - 1) / SPLIT_HEADS)
+#define split_groups(n_heads, n_kv_heads, head_dim)                                                                    \
+    ((n_kv_heads) * split_pairs(n_heads, n_kv_heads) * split_slabs(head_dim))
+
+/* Attention of many rows. Heads are filled up with zeros to one of these: head, tiles of 16 rows for a warp, warps that
+ * share the rows, warps that share the keys, slots of FLASH_KEYS keys or values in shared memory. */
+#define FLASH_KERNELS(F) F(72, 2, 4, 1, 4) F(128, 1, 4, 1, 3) F(256, 1, 2, 4, 3)
+
+struct flash_shape {
+    int head, rows, threads, slots; /* rows, threads: of a block */
+};
+#define FLASH_SHAPE(head, tiles, row_warps, key_warps, slots)                                                          \
+    {head, 16 * tiles * row_warps, 32 * row_warps * key_warps, slots},
+static const struct flash_shape flash_shapes[] = {FLASH_KERNELS(FLASH_SHAPE)};
+#undef FLASH_SHAPE
+enum { FLASH_SHAPES = sizeof flash_shapes / sizeof *flash_shapes };
+/* On a card that has so much for a block. Where copies do not overlap two slots do. */
+static inline int flash_shared(const struct flash_shape *shape, int available)
 {
-    return head > 128 ? 32 : 64;
-}
-static inline int flash_shared(int head)
-{
-    return (FLASH_ROWS + 2 * flash_keys(head)) * (head + 8) * 2;
+    return (available > FLASH_WITHOUT_COPIES ? shape->slots : 2) * FLASH_KEYS * shape->head * 2;
 }
 
 #define CARD_FORMAT_NAMES(F) F(f32) F(f16) F(bf16) F(q8) F(q8m) F(q4) F(q4k) F(q5k) F(q6k)

@@ -13,6 +13,7 @@ struct backend_cuda {
     struct backend base;
     struct card *card;
     struct card_choice_part *choice_parts; /* [VECTOR_ROWS][CHOICE_BLOCKS] */
+    unsigned *arrived;                     /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
     bool quantized;                        /* weights that take int8 have been placed */
     /* Rows that the last operation has left as int8 in `packed` on the way. */
     const float *ready;
@@ -83,6 +84,7 @@ static bool is_ready(struct backend *be, const float *x, int rows, const void *p
 static void cuda_close(struct backend *be)
 {
     card_release(card_of(be), ((struct backend_cuda *)be)->choice_parts);
+    card_release(card_of(be), ((struct backend_cuda *)be)->arrived);
     pool_close(&be->pool);
     free(be);
 }
@@ -384,43 +386,66 @@ static void cuda_store(struct backend *be, const struct heads *h)
 }
 
 /* Enough blocks for one row to fill the card twice: the same for any number of rows. */
-static int splits(struct backend *be, int n_heads)
+static int splits(struct backend *be, int n_heads, int head_dim)
 {
-    enum { MOST = 64 };
-    const int wanted = 2 * card_info(card_of(be))->multiprocessors / n_heads;
-    return wanted < 1 ? 1 : wanted > MOST ? MOST : wanted;
+    const int blocks_of_split = (n_heads + SPLIT_HEADS - 1) / SPLIT_HEADS * split_slabs(head_dim);
+    const int wanted = 2 * card_info(card_of(be))->multiprocessors / blocks_of_split;
+    return wanted < 1 ? 1 : min_int(wanted, SPLIT_MOST);
+}
+
+/* Floats for a head of a row: its parts' sums, then their scales. */
+static size_t part_floats(struct backend *be, int n_heads, int head_dim)
+{
+    return (size_t)split_slabs(head_dim) * (size_t)splits(be, n_heads, head_dim) * (size_t)(split_width(head_dim) + 2);
 }
 
 static size_t cuda_attention_size(struct backend *be, int rows, int n_heads, int head_dim)
 {
-    return (size_t)min_int(rows, VECTOR_ROWS) * (size_t)n_heads * (size_t)splits(be, n_heads) * ((size_t)head_dim + 2) *
-           sizeof(float);
+    return (size_t)min_int(rows, VECTOR_ROWS) * (size_t)n_heads * part_floats(be, n_heads, head_dim) * sizeof(float);
 }
 
-/* The kernel for many rows of this head; CARD_KERNEL_COUNT: none. */
-static enum card_kernel flash_kernel(struct backend *be, int head_dim, unsigned *shared)
+/* The kernel for many rows of this head; NULL: none. */
+static const struct flash_shape *flash_shape(struct backend *be, int head_dim)
 {
+    const int available = card_info(card_of(be))->shared_bytes;
     if (head_dim % 8)
-        return CARD_KERNEL_COUNT; /* rows of keys are not copied by 16 bytes */
-    for (int i = 0; i < FLASH_KERNELS; i++)
-        if (head_dim <= flash_heads[i] && flash_shared(flash_heads[i]) <= card_info(card_of(be))->shared_bytes) {
-            *shared = (unsigned)flash_shared(flash_heads[i]);
-            return (enum card_kernel)(KERNEL_flash_32 + i);
-        }
-    return CARD_KERNEL_COUNT;
+        return NULL; /* rows of keys are not copied by 16 bytes */
+    for (int i = 0; i < FLASH_SHAPES; i++)
+        if (head_dim <= flash_shapes[i].head && flash_shared(&flash_shapes[i], available) <= available)
+            return &flash_shapes[i];
+    return NULL;
 }
 
-/* `bytes`: where the result goes as int8, if it does. */
-static void attend_few(struct backend *be, struct card_attention *a, struct card_bytes *bytes)
+static void attend_many(struct backend *be, struct card_attention *a, const struct flash_shape *shape)
 {
-    const unsigned heads = (unsigned)a->n_heads, rows = (unsigned)a->rows;
-    LAUNCH(be, KERNEL_attend_split, heads, rows, (unsigned)a->splits, SPLIT_THREADS,
-           (unsigned)(2 * a->head_dim) * sizeof(float), a);
-    LAUNCH(be, KERNEL_attend_whole, heads, rows, 1, SPLIT_THREADS, 0, a, bytes);
+    const unsigned shared = (unsigned)flash_shared(shape, card_info(card_of(be))->shared_bytes);
+    LAUNCH(be, (enum card_kernel)(KERNEL_flash_72 + (shape - flash_shapes)),
+           blocks((size_t)a->rows, (size_t)shape->rows), (unsigned)a->n_heads, 1, (unsigned)shape->threads, shared, a);
+}
+
+/* VECTOR_ROWS at a time, or as many as there are counters for. `bytes`: where the result goes as int8, if it does. */
+static void attend_few(struct backend *be, const struct card_attention *a, struct card_bytes *bytes)
+{
+    const int groups = split_groups(a->n_heads, a->n_kv_heads, a->head_dim);
+    const int most = min_int(VECTOR_ROWS, SPLIT_COUNTERS / groups);
+    const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
+    for (int first = 0; first < a->rows; first += most) {
+        struct card_attention part = *a;
+        part.rows = min_int(most, a->rows - first);
+        part.out = a->out + (size_t)first * width;
+        if (a->out_bf16)
+            part.out_bf16 = a->out_bf16 + (size_t)first * (size_t)(a->units * UNIT);
+        part.q = a->q + (size_t)first * width;
+        part.lo = a->lo + first;
+        part.hi = a->hi + first;
+        LAUNCH(be, KERNEL_attend_few, (unsigned)groups, (unsigned)part.rows, (unsigned)part.splits, SPLIT_THREADS,
+               (unsigned)(SPLIT_HEADS * split_pitch(a->head_dim)) * sizeof(float), &part, bytes);
+    }
 }
 
 static void cuda_attention(struct backend *be, const struct attention *a)
 {
+    float *const partial = a->scratch;
     struct card_attention c = {
         .out = a->out,
         .q = a->q,
@@ -434,31 +459,23 @@ static void cuda_attention(struct backend *be, const struct attention *a)
         .lo = a->lo,
         .hi = a->hi,
         .scale = a->scale,
-        .partial = a->scratch,
-        .splits = splits(be, a->n_heads),
+        .partial = partial,
+        .arrived = ((struct backend_cuda *)be)->arrived,
+        .splits = splits(be, a->n_heads, a->head_dim),
     };
-    unsigned shared = 0;
-    const enum card_kernel flash = a->rows > VECTOR_ROWS ? flash_kernel(be, a->head_dim, &shared) : CARD_KERNEL_COUNT;
-    if (flash != CARD_KERNEL_COUNT) {
+    const struct flash_shape *const shape = a->rows > VECTOR_ROWS ? flash_shape(be, a->head_dim) : NULL;
+    if (shape) {
         forget_ready(be);
-        LAUNCH(be, flash, blocks((size_t)a->rows, FLASH_ROWS), (unsigned)a->n_heads, 1, FLASH_THREADS, shared, &c);
+        attend_many(be, &c, shape);
         return;
     }
+    c.partial_scales = partial + (size_t)min_int(a->rows, VECTOR_ROWS) * (size_t)a->n_heads *
+                                     (size_t)(split_slabs(a->head_dim) * c.splits * split_width(a->head_dim));
     const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
     /* A block writes the units of its head: whole ones, and none are to be filled up. */
     const bool whole = a->head_dim % UNIT == 0 && width % ROW_STEP == 0;
     struct card_bytes bytes = leave_ready(be, a->out, a->rows, (int)width, whole ? a->packed : NULL);
-    for (int first = 0; first < a->rows; first += VECTOR_ROWS) {
-        struct card_attention part = c;
-        part.rows = min_int(VECTOR_ROWS, a->rows - first);
-        part.out = c.out + (size_t)first * width;
-        if (c.out_bf16)
-            part.out_bf16 = c.out_bf16 + (size_t)first * (size_t)(c.units * UNIT);
-        part.q = c.q + (size_t)first * width;
-        part.lo = c.lo + first;
-        part.hi = c.hi + first;
-        attend_few(be, &part, &bytes);
-    }
+    attend_few(be, &c, &bytes);
 }
 
 static const struct backend_ops cuda_ops = {
@@ -516,18 +533,20 @@ int backend_cuda_open(struct backend **out, int index, int threads, struct ward_
         .encoder_type = TENSOR_F16,
         .keeps_work = true,
     };
-    void *parts = NULL;
+    void *parts = NULL, *arrived = NULL;
     int rc = pool_open(&be->base.pool, threads, err);
     if (!rc)
         rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens",
                         err);
+    if (!rc)
+        rc = card_alloc(card, &arrived, SPLIT_COUNTERS * sizeof *be->arrived, "attention", err);
+    be->choice_parts = parts;
+    be->arrived = arrived;
     if (rc) {
-        pool_close(&be->base.pool);
-        free(be);
+        cuda_close(&be->base);
         return rc;
     }
     be->base.threads = pool_threads(be->base.pool);
-    be->choice_parts = parts;
     *out = &be->base;
     return 0;
 }

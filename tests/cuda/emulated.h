@@ -68,6 +68,23 @@ template <class T> static inline T __shfl_sync(unsigned, T x, int lane)
     return emulated_from_lane(x, (unsigned)lane);
 }
 
+/* Blocks run one after the other. */
+static inline void __threadfence()
+{
+}
+
+static inline unsigned atomicInc(unsigned *at, unsigned most)
+{
+    const unsigned old = *at;
+    *at = old >= most ? 0 : old + 1;
+    return old;
+}
+
+template <class T> static inline T __ldcg(const T *at)
+{
+    return *at;
+}
+
 /* ---- vectors and bits -------------------------------------------------------------------------------------------- */
 
 struct alignas(8) float2 {
@@ -89,6 +106,11 @@ struct alignas(16) int4 {
 static inline float2 make_float2(float x, float y)
 {
     return {x, y};
+}
+
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
 }
 
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
@@ -132,6 +154,16 @@ static inline uint16_t float_to_half_bits(float f)
     return f16_from_float(f);
 }
 
+static inline const uint16_t *as_number(const uint16_t *p)
+{
+    return p;
+}
+
+static inline float power_of_two(float x)
+{
+    return exp2f(x);
+}
+
 /* ---- what a warp does together ----------------------------------------------------------------------------------- */
 
 static inline void load_matrices(uint32_t r[4], const void *row)
@@ -155,30 +187,6 @@ static inline void load_matrices_transposed(uint32_t r[4], const void *row)
             memcpy(&from[j], all + (8 * i + 2 * (lane % 4) + j) * EMULATED_SLOT, sizeof from[j]);
         r[i] = from[0][lane / 4] | (uint32_t)from[1][lane / 4] << 16;
     }
-}
-
-#ifdef WARD_EMULATED_OLD /* an older card: device.cuh's own ways */
-#define WARD_CUDA_WITHOUT_TENSOR_CORES
-#else
-
-static inline void copy_async(void *shared, const void *global, bool valid)
-{
-    emulated_copy(shared, valid ? global : nullptr);
-}
-
-static inline void copy_group()
-{
-    emulated_copy_group();
-}
-
-template <int left> static inline void copy_wait()
-{
-    emulated_copy_wait(left);
-}
-
-static inline uint32_t pack_bf16(float low, float high)
-{
-    return bf16_from_float(low) | (uint32_t)bf16_from_float(high) << 16;
 }
 
 struct emulated_fragments {
@@ -222,6 +230,41 @@ static inline void emulated_multiply(float c[4], const uint32_t a[4], uint32_t b
     const unsigned g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
     for (unsigned i = 0; i < 4; i++) /* c[0], c[1] of row g, c[2], c[3] of row g + 8; columns 2t, 2t + 1 */
         c[i] += product[g + 8 * (i / 2)][2 * t + i % 2];
+}
+
+static inline void multiply_half_8(float c[4], const uint32_t a[2], uint32_t b)
+{
+    const uint32_t whole[4] = {a[0], a[1], 0, 0};
+    emulated_multiply<f16_to_float>(c, whole, b, 0);
+}
+
+#ifdef WARD_EMULATED_OLD /* an older card: device.cuh's own ways */
+#define WARD_CUDA_WITHOUT_TENSOR_CORES
+#else
+
+static inline void copy_async(void *shared, const void *global, bool valid)
+{
+    emulated_copy(shared, valid ? global : nullptr);
+}
+
+static inline void copy_group()
+{
+    emulated_copy_group();
+}
+
+template <int left> static inline void copy_wait()
+{
+    emulated_copy_wait(left);
+}
+
+static inline uint32_t pack_bf16(float low, float high)
+{
+    return bf16_from_float(low) | (uint32_t)bf16_from_float(high) << 16;
+}
+
+static inline uint32_t pack_half(float low, float high)
+{
+    return f16_from_float(low) | (uint32_t)f16_from_float(high) << 16;
 }
 
 static inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)

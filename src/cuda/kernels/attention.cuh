@@ -1,5 +1,6 @@
 /* Attention over cached keys and values. Row r sees the positions lo[r] <= p < hi[r]; position p lies in slot p %
- * capacity. Softmax goes online; no score matrix is in memory. */
+ * capacity. Softmax goes online; no score matrix is in memory. Here are few rows, or heads of any shape; flash.cuh has
+ * many. */
 #ifndef WARD_CUDA_ATTENTION_CUH
 #define WARD_CUDA_ATTENTION_CUH
 
@@ -22,319 +23,310 @@ __device__ inline void fill_up(const card_attention &a, int first_row, int rows,
         a.out_bf16[(size_t)(first_row + i / rest) * (size_t)pitch + (size_t)(width + i % rest)] = 0;
 }
 
-/* ---- few rows, or any shape: the interval of each row divided among `splits` blocks -------------------------------
- */
+/* ---- what a block takes ------------------------------------------------------------------------------------------ */
 
-enum { SPLIT_WARPS = SPLIT_THREADS / 32 };
+enum { SPLIT_WARPS = SPLIT_THREADS / 32, SPLIT_BATCH = SPLIT_KEYS / SPLIT_WARPS /* keys that a warp takes at once */ };
+static_assert(SPLIT_HEADS == 2 && SPLIT_BATCH == 8, "a warp's 32 lanes share 16 scores");
+static_assert(SPLIT_WIDTH == 32 * 8 && SPLIT_WIDTH <= 2 * SPLIT_THREADS, "a lane takes 8 dimensions, a thread 2");
 
-/* Scores of SPLIT_KEYS keys, a warp for a key: its lanes take two dimensions of 64 each. */
-__device__ inline void split_scores(float *scores, const float *q, const uint16_t *keys, const card_attention &a,
-                                    int first, int count)
+/* SPLIT_HEADS query heads that share keys, SPLIT_WIDTH dimensions of their values, one row, and a share of its
+ * positions that depends on the row's interval alone: so it gives the same bits in any company. */
+struct split_part {
+    int kv_head, head, heads; /* the first query head, and how many */
+    int first_d, width;       /* of the values */
+    int row, lo;
+    int begin, end; /* positions, from lo on */
+    int used;       /* splits that take any, or the first */
+};
+
+__device__ inline split_part take_part(const card_attention &a)
+{
+    split_part p;
+    const int of_kv = a.n_heads / a.n_kv_heads, pairs = split_pairs(a.n_heads, a.n_kv_heads);
+    const int slabs = split_slabs(a.head_dim), pair = (int)blockIdx.x / slabs % pairs;
+    p.kv_head = (int)blockIdx.x / slabs / pairs;
+    p.head = p.kv_head * of_kv + pair * SPLIT_HEADS;
+    p.heads = of_kv - pair * SPLIT_HEADS < SPLIT_HEADS ? of_kv - pair * SPLIT_HEADS : SPLIT_HEADS;
+    p.first_d = (int)blockIdx.x % slabs * SPLIT_WIDTH;
+    p.width = a.head_dim - p.first_d < SPLIT_WIDTH ? a.head_dim - p.first_d : SPLIT_WIDTH;
+    p.row = blockIdx.y;
+    p.lo = a.lo[p.row];
+    const int length = a.hi[p.row] > p.lo ? a.hi[p.row] - p.lo : 0, split = blockIdx.z;
+    const int share = ((length + a.splits - 1) / a.splits + SPLIT_KEYS - 1) / SPLIT_KEYS * SPLIT_KEYS;
+    p.begin = split * share < length ? split * share : length;
+    p.end = p.begin + share < length ? p.begin + share : length;
+    p.used = length ? (length + share - 1) / share : 1;
+    return p;
+}
+
+/* ---- a warp's keys ----------------------------------------------------------------------------------------------- */
+
+/* Dimensions d .. d + 7 of keys or values, from the places `at` on, zeros beyond head_dim. ALIGNED: all of rows begin
+ * at 16 bytes. */
+template <bool ALIGNED>
+__device__ inline void load_pieces(uint4 (&to)[SPLIT_BATCH], const uint16_t *from, const int (&at)[SPLIT_BATCH], int d,
+                                   int head_dim)
+{
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) {
+        const uint16_t *const piece = from + at[i] + d;
+        if (ALIGNED) {
+            to[i] = d < head_dim ? *(const uint4 *)piece : make_uint4(0, 0, 0, 0);
+        } else {
+            const uint32_t *const pairs = (const uint32_t *)piece;
+            to[i] = make_uint4(d < head_dim ? pairs[0] : 0, d + 2 < head_dim ? pairs[1] : 0,
+                               d + 4 < head_dim ? pairs[2] : 0, d + 6 < head_dim ? pairs[3] : 0);
+        }
+    }
+}
+
+__device__ inline void widen_piece(float (&to)[8], const uint4 &piece)
+{
+    const uint32_t pairs[4] = {piece.x, piece.y, piece.z, piece.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        to[2 * i] = half_to_float((uint16_t)pairs[i]);
+        to[2 * i + 1] = half_to_float((uint16_t)(pairs[i] >> 16));
+    }
+}
+
+/* The sums over all lanes of 16 numbers (N is 8 at first): lane l gets that of number l / 2. Of two lanes each keeps
+ * half of what they have and gives the other half away. */
+template <int N> __device__ inline float sum_apart(float *s)
+{
+    const bool upper = (int)threadIdx.x & 2 * N;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const float given = upper ? s[i] : s[i + N], kept = upper ? s[i + N] : s[i];
+        s[i] = kept + __shfl_xor_sync(0xffffffff, given, 2 * N);
+    }
+    if constexpr (N > 1)
+        return sum_apart<N / 2>(s);
+    else
+        return s[0] + __shfl_xor_sync(0xffffffff, s[0], 1);
+}
+
+/* What a warp has of its keys. A lane's values are those of its 8 dimensions; its largest score so far and its sum of
+ * weights (of the keys that were its own) are of the head lane / 16. */
+struct split_sums {
+    float values[SPLIT_HEADS][8], most, total;
+};
+
+/* Keys first .. first + SPLIT_BATCH - 1, the last of which is the one before p.end. queries: [SPLIT_HEADS][head_dim] */
+template <bool ALIGNED>
+__device__ inline void attend_batch(split_sums &sums, const card_attention &a, const split_part &p,
+                                    const uint16_t *keys, const uint16_t *values, const float *queries, int first,
+                                    int lo_slot)
 {
     const int lane = (int)threadIdx.x % 32;
-    for (int i = (int)threadIdx.x / 32; i < count; i += SPLIT_WARPS) {
-        const uint16_t *key = keys + (size_t)((first + i) % a.capacity) * (size_t)a.head_dim;
-        float sum = 0;
-        for (int d = 2 * lane; d < a.head_dim; d += 64) {
-            const uint32_t pair = *(const uint32_t *)(key + d);
-            sum += q[d] * half_to_float((uint16_t)pair) + q[d + 1] * half_to_float((uint16_t)(pair >> 16));
+    int at[SPLIT_BATCH];
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) {
+        const int slot = lo_slot + (first + i < p.end ? first + i : p.end - 1);
+        at[i] = (slot < a.capacity ? slot : slot - a.capacity) * a.head_dim;
+    }
+    uint4 of_values[SPLIT_BATCH];
+    load_pieces<ALIGNED>(of_values, values + p.first_d, at, 8 * lane, p.width);
+    float scores[SPLIT_HEADS * SPLIT_BATCH] = {};
+    for (int d = 8 * lane; d < a.head_dim; d += SPLIT_WIDTH) {
+        uint4 pieces[SPLIT_BATCH];
+        load_pieces<ALIGNED>(pieces, keys, at, d, a.head_dim);
+        float q[SPLIT_HEADS][8];
+#pragma unroll
+        for (int i = 0; i < SPLIT_HEADS * 8; i++)
+            q[i / 8][i % 8] = queries[i / 8 * split_pitch(a.head_dim) + d + i % 8];
+#pragma unroll
+        for (int i = 0; i < SPLIT_BATCH; i++) {
+            float key[8];
+            widen_piece(key, pieces[i]);
+#pragma unroll
+            for (int k = 0; k < SPLIT_HEADS * 8; k++)
+                scores[k / 8 * SPLIT_BATCH + i] += q[k / 8][k % 8] * key[k % 8];
         }
-        sum = warp_sum(sum);
-        if (lane == 0)
-            scores[i] = sum * a.scale;
+    }
+    float score = sum_apart<SPLIT_BATCH>(scores); /* of head lane / 16 and key lane / 2 % 8 */
+    if (first + lane / 2 % SPLIT_BATCH >= p.end)
+        score = -INFINITY;
+    float most = fmaxf(sums.most, score);
+    for (int step = 8; step > 1; step /= 2)
+        most = fmaxf(most, __shfl_xor_sync(0xffffffff, most, step));
+    const float kept = power_of_two(sums.most - most), weight = power_of_two(score - most);
+    sums.total = sums.total * kept + weight;
+    sums.most = most;
+#pragma unroll
+    for (int head = 0; head < SPLIT_HEADS; head++) {
+        const float of_head = __shfl_sync(0xffffffff, kept, 16 * head);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            sums.values[head][i] *= of_head;
+    }
+#pragma unroll
+    for (int i = 0; i < SPLIT_BATCH; i++) {
+        float value[8];
+        widen_piece(value, of_values[i]);
+#pragma unroll
+        for (int head = 0; head < SPLIT_HEADS; head++) {
+            const float of_key = __shfl_sync(0xffffffff, weight, 16 * head + 2 * i);
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                sums.values[head][k] += of_key * value[k];
+        }
     }
 }
 
-/* One query head of one row over its share of the positions: grid (n_heads, rows, splits), shared 2 head_dim floats.
- * Heads that share keys run side by side and meet them in the cache. The share depends on the row's interval alone, so
- * that a row gives the same bits in any company. */
-extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_split(card_attention a)
-{
-    BLOCK_MEMORY(float, split_memory);
-    __shared__ float scores[SPLIT_KEYS], sums[32];
-    const int head = blockIdx.x, row = blockIdx.y, split = blockIdx.z, width = a.head_dim;
-    float *const q = split_memory, *const values = split_memory + width;
-    const size_t kv = (size_t)(head / (a.n_heads / a.n_kv_heads)) * (size_t)a.capacity * (size_t)width;
-    const int lo = a.lo[row], length = a.hi[row] - lo;
-    const int share = ((length + a.splits - 1) / a.splits + SPLIT_KEYS - 1) / SPLIT_KEYS * SPLIT_KEYS;
-    const int begin = split * share < length ? split * share : length;
-    const int end = begin + share < length ? begin + share : length;
+/* ---- parts together ---------------------------------------------------------------------------------------------- */
 
-    for (int d = (int)threadIdx.x; d < width; d += SPLIT_THREADS) {
-        q[d] = a.q[((size_t)row * (size_t)a.n_heads + (size_t)head) * (size_t)width + (size_t)d];
-        values[d] = 0;
+/* What n parts of a head's sums are to be multiplied with, to weights [n], and their largest score and sum of weights
+ * together. part(i): those of part i. By one warp. */
+template <class Part> __device__ inline float2 weigh_parts(float *weights, int n, Part part)
+{
+    const int lane = (int)threadIdx.x % 32;
+    float most = -1e30f, total = 0; /* a number even where nothing was seen: every weight is 0 then */
+#pragma unroll 2
+    for (int i = lane; i < n; i += 32)
+        most = fmaxf(most, part(i).x);
+    most = warp_max(most);
+#pragma unroll 2
+    for (int i = lane; i < n; i += 32) {
+        const float2 of = part(i);
+        weights[i] = power_of_two(of.x - most);
+        total += of.y * weights[i];
     }
-    float most = -INFINITY, total = 0;
-    for (int first = begin; first < end; first += SPLIT_KEYS) {
-        const int count = end - first < SPLIT_KEYS ? end - first : SPLIT_KEYS;
-        __syncthreads(); /* q is there; the last scores have been used */
-        split_scores(scores, q, a.k + kv, a, lo + first, count);
-        __syncthreads();
-        float largest = most;
-        for (int i = 0; i < count; i++)
-            largest = fmaxf(largest, scores[i]);
-        const float kept = expf(most - largest);
-        float weight = 0;
-        __syncthreads(); /* scores have been read */
-        for (int i = (int)threadIdx.x; i < count; i += SPLIT_THREADS) {
-            scores[i] = expf(scores[i] - largest);
-            weight += scores[i];
-        }
-        total = total * kept + block_sum(weight, sums); /* which waits for the weights */
-        most = largest;
-        for (int d = 2 * (int)threadIdx.x; d < width; d += 2 * SPLIT_THREADS) {
-            float x = values[d] * kept, y = values[d + 1] * kept;
-            for (int i = 0; i < count; i++) {
-                const size_t slot = (size_t)((lo + first + i) % a.capacity);
-                const uint32_t pair = *(const uint32_t *)(a.v + kv + slot * (size_t)width + (size_t)d);
-                x += scores[i] * half_to_float((uint16_t)pair);
-                y += scores[i] * half_to_float((uint16_t)(pair >> 16));
-            }
-            values[d] = x;
-            values[d + 1] = y;
-        }
+    return make_float2(most, warp_sum(total));
+}
+
+/* Where the sums of a head's part lie. */
+__device__ inline size_t part_number(const card_attention &a, const split_part &p, int head, int split)
+{
+    const size_t of_row = (size_t)p.row * (size_t)a.n_heads + (size_t)(p.head + head);
+    return (of_row * (size_t)split_slabs(a.head_dim) + (size_t)(p.first_d / SPLIT_WIDTH)) * (size_t)a.splits +
+           (size_t)split;
+}
+
+/* Whether this block is the last of its row and heads to come here; it sees what the others have written before. The
+ * counter is 0 again then. */
+__device__ inline bool is_last(const card_attention &a, const split_part &p)
+{
+    __shared__ bool last;
+    __syncthreads(); /* all threads have written */
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last =
+            atomicInc(&a.arrived[(size_t)p.row * gridDim.x + blockIdx.x], (unsigned)p.used - 1) == (unsigned)p.used - 1;
+        __threadfence();
     }
     __syncthreads();
-    float *out = a.partial + (((size_t)row * (size_t)a.n_heads + (size_t)head) * (size_t)a.splits + (size_t)split) *
-                                 (size_t)(width + 2);
-    for (int d = (int)threadIdx.x; d < width; d += SPLIT_THREADS)
-        out[d] = values[d];
-    if (threadIdx.x == 0) {
-        out[width] = most;
-        out[width + 1] = total;
-    }
+    return last;
 }
 
-/* The parts of a head of a row together: grid (n_heads, rows). With bytes.q also as int8: heads are whole units then.
+/* The answer, dimensions d and d + 1 of each head; `shared` [SPLIT_HEADS][SPLIT_WIDTH] is free once all have come here.
  */
-extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_whole(card_attention a, card_bytes bytes)
+__device__ inline void put_split(const card_attention &a, const card_bytes &bytes, const split_part &p,
+                                 const float2 (&own)[SPLIT_HEADS], const float2 (&whole)[SPLIT_HEADS],
+                                 float (*shared)[SPLIT_WIDTH])
 {
-    const int width = a.head_dim;
-    const size_t at = (size_t)blockIdx.y * (size_t)a.n_heads + blockIdx.x;
-    const float *parts = a.partial + at * (size_t)a.splits * (size_t)(width + 2);
-    float most = -INFINITY, total = 0;
-    for (int s = 0; s < a.splits; s++)
-        most = fmaxf(most, parts[(size_t)s * (size_t)(width + 2) + (size_t)width]);
-    if (most == -INFINITY)
-        most = 0; /* a row that sees nothing: every weight is 0 */
-    for (int s = 0; s < a.splits; s++) {
-        const float *part = parts + (size_t)s * (size_t)(width + 2);
-        total += part[width + 1] * expf(part[width] - most);
+    const int d = 2 * (int)threadIdx.x, last_d = p.first_d + p.width;
+    __syncthreads();
+    for (int head = 0; d < p.width && head < p.heads; head++) {
+        const float scale = whole[head].y > 0 ? 1 / whole[head].y : 0; /* nothing seen: zeros */
+        shared[head][d] = own[head].x * scale;
+        shared[head][d + 1] = own[head].y * scale;
+        put_pair(a, p.row, (p.head + head) * a.head_dim + p.first_d + d, shared[head][d], shared[head][d + 1]);
     }
-    const float scale = total > 0 ? 1 / total : 0;
-    for (int d = 2 * (int)threadIdx.x; d < width; d += 2 * SPLIT_THREADS) {
-        float x = 0, y = 0;
-        for (int s = 0; s < a.splits; s++) {
-            const float *part = parts + (size_t)s * (size_t)(width + 2);
-            const float weight = expf(part[width] - most);
-            x += part[d] * weight;
-            y += part[d + 1] * weight;
-        }
-        put_pair(a, blockIdx.y, (int)blockIdx.x * width + d, x * scale, y * scale);
-    }
-    if ((int)blockIdx.x == a.n_heads - 1)
-        fill_up(a, blockIdx.y, 1, SPLIT_THREADS);
+    if (p.head + p.heads == a.n_heads && last_d == a.head_dim)
+        fill_up(a, p.row, 1, SPLIT_THREADS);
     if (!bytes.q)
         return;
     __syncthreads();
-    const int units = width / UNIT;
-    for (int unit = (int)threadIdx.x; unit < units; unit += SPLIT_THREADS)
-        quantize_unit(bytes, blockIdx.y, (int)blockIdx.x * units + unit, a.out + at * (size_t)width + unit * UNIT,
-                      UNIT);
+    const int units = p.width / UNIT;
+    for (int i = (int)threadIdx.x; i < p.heads * units; i += SPLIT_THREADS)
+        quantize_unit(bytes, p.row, ((p.head + i / units) * a.head_dim + p.first_d) / UNIT + i % units,
+                      shared[i / units] + i % units * UNIT, UNIT);
 }
 
-/* ---- many rows, on tensor cores ---------------------------------------------------------------------------------- */
+/* Two query heads of a row over their share of the positions: grid (split_groups, rows, splits), shared SPLIT_HEADS
+ * split_pitch floats. The last block of a row puts the parts together, in their order. With bytes.q also as int8: heads
+ * are whole units then. */
+extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_few(card_attention a, card_bytes bytes)
+{
+    BLOCK_MEMORY(float, split_queries);
+    __shared__ float of_warps[SPLIT_WARPS][SPLIT_HEADS][SPLIT_WIDTH];
+    __shared__ float2 scales[SPLIT_WARPS][SPLIT_HEADS], whole[SPLIT_HEADS]; /* largest scores, sums of weights */
+    __shared__ float weights[SPLIT_HEADS][SPLIT_MOST];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, split = blockIdx.z;
+    const split_part p = take_part(a);
+    if (split && p.begin == p.end) /* the others have them all */
+        return;
 
-/* FLASH_ROWS queries of one head; a warp takes 16 of them. HEAD: head_dim filled up with zeros. Keys and values come in
- * turns: while one is used the other is under way. */
-template <int HEAD> struct flash {
-    enum { KEYS = HEAD > 128 ? 32 : 64, PITCH = HEAD + 8, PIECES = HEAD / 8 };
-
-    /* The keys or values of positions first .. first + KEYS - 1; nothing of positions from `end` on. */
-    static __device__ void copy(uint16_t *to, const uint16_t *from, const card_attention &a, int first, int end)
-    {
-        for (int piece = (int)threadIdx.x; piece < KEYS * PIECES; piece += FLASH_THREADS) {
-            const int key = piece / PIECES, d = piece % PIECES * 8, position = first + key;
-            const bool valid = position < end && d < a.head_dim;
-            const size_t slot = (size_t)(position % a.capacity);
-            copy_async(to + key * PITCH + d, from + (valid ? slot * (size_t)a.head_dim + (size_t)d : 0), valid);
-        }
-        copy_group();
+    const int pitch = split_pitch(a.head_dim);
+    for (int head = 0; head < SPLIT_HEADS; head++) { /* a second one that is not there: as the first */
+        const size_t at = (size_t)p.row * (size_t)a.n_heads + (size_t)(p.head + (head < p.heads ? head : 0));
+        for (int d = (int)threadIdx.x; d < pitch; d += SPLIT_THREADS)
+            split_queries[head * pitch + d] =
+                d < a.head_dim ? a.q[at * (size_t)a.head_dim + (size_t)d] * (a.scale * 1.4426950408889634f) : 0;
     }
+    __syncthreads();
+    const size_t kv = (size_t)p.kv_head * (size_t)a.capacity * (size_t)a.head_dim;
+    const int lo_slot = p.lo % a.capacity;
+    split_sums sums = {{}, -1e30f, 0};
+    if (a.head_dim % 8 == 0)
+        for (int first = p.begin + warp * SPLIT_BATCH; first < p.end; first += SPLIT_KEYS)
+            attend_batch<true>(sums, a, p, a.k + kv, a.v + kv, split_queries, first, lo_slot);
+    else
+        for (int first = p.begin + warp * SPLIT_BATCH; first < p.end; first += SPLIT_KEYS)
+            attend_batch<false>(sums, a, p, a.k + kv, a.v + kv, split_queries, first, lo_slot);
+    for (int step = 8; step > 1; step /= 2)
+        sums.total += __shfl_xor_sync(0xffffffff, sums.total, step);
+    if (lane % 16 == 0)
+        scales[warp][lane / 16] = make_float2(sums.most, sums.total);
+    for (int i = 0; i < SPLIT_HEADS * 8; i++)
+        of_warps[warp][i / 8][8 * lane + i % 8] = sums.values[i / 8][i % 8];
+    __syncthreads();
 
-    /* Queries as float16, scaled so that the softmax is of powers of two. */
-    static __device__ void load_queries(uint16_t *to, const card_attention &a, int first_row, int head)
-    {
-        const float scale = a.scale * 1.4426950408889634f;
-        for (int i = (int)threadIdx.x; i < FLASH_ROWS * HEAD; i += FLASH_THREADS) {
-            const int row = i / HEAD, d = i % HEAD;
-            const bool valid = first_row + row < a.rows && d < a.head_dim;
-            const size_t at =
-                ((size_t)(first_row + row) * (size_t)a.n_heads + (size_t)head) * (size_t)a.head_dim + (size_t)d;
-            to[row * PITCH + d] = valid ? float_to_half(a.q[at] * scale) : 0;
-        }
-    }
-
-    /* s [16][KEYS] = queries of this warp times keys */
-    static __device__ void score(float (&s)[KEYS / 8][4], const uint16_t *queries, const uint16_t *keys)
-    {
-        const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-#pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
-            s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-#pragma unroll
-        for (int k = 0; k < HEAD; k += 16) {
-            uint32_t q[4];
-            load_matrices(q, queries + (16 * warp + lane % 16) * PITCH + k + lane / 16 * 8);
-#pragma unroll
-            for (int n = 0; n < KEYS / 16; n++) {
-                uint32_t b[4];
-                load_matrices(b, keys + (16 * n + lane % 8 + lane / 16 * 8) * PITCH + k + lane / 8 % 2 * 8);
-                multiply_half(s[2 * n], q, b[0], b[1]);
-                multiply_half(s[2 * n + 1], q, b[2], b[3]);
-            }
-        }
-    }
-
-    /* out [16][HEAD] += weights times values */
-    static __device__ void weigh(float (&out)[HEAD / 8][4], const float (&s)[KEYS / 8][4], const uint16_t *values)
-    {
-        const int lane = (int)threadIdx.x % 32;
-#pragma unroll
-        for (int k = 0; k < KEYS; k += 16) { /* what a product leaves in a lane is what the next one takes */
-            const uint32_t p[4] = {pack_half(s[k / 8][0], s[k / 8][1]), pack_half(s[k / 8][2], s[k / 8][3]),
-                                   pack_half(s[k / 8 + 1][0], s[k / 8 + 1][1]),
-                                   pack_half(s[k / 8 + 1][2], s[k / 8 + 1][3])};
-#pragma unroll
-            for (int n = 0; n < HEAD / 16; n++) {
-                uint32_t b[4]; /* dimensions 0-7 of keys 0-7 and 8-15, then dimensions 8-15 */
-                load_matrices_transposed(b, values + (k + lane % 16) * PITCH + 16 * n + lane / 16 * 8);
-                multiply_half(out[2 * n], p, b[0], b[1]);
-                multiply_half(out[2 * n + 1], p, b[2], b[3]);
-            }
+    const int d = 2 * (int)threadIdx.x;
+    float2 own[SPLIT_HEADS]; /* dimensions d and d + 1 */
+    if (warp < SPLIT_HEADS)
+        whole[warp] = weigh_parts(weights[warp], SPLIT_WARPS, [&](int i) { return scales[i][warp]; });
+    __syncthreads();
+    for (int head = 0; head < SPLIT_HEADS; head++) {
+        own[head] = make_float2(0, 0);
+        for (int i = 0; i < SPLIT_WARPS; i++) {
+            own[head].x += weights[head][i] * of_warps[i][head][d];
+            own[head].y += weights[head][i] * of_warps[i][head][d + 1];
         }
     }
-
-    /* Scores to weights; what was weighed before shrinks when a larger score comes. Lanes of a quad share two rows. */
-    static __device__ void soften(float (&s)[KEYS / 8][4], float (&out)[HEAD / 8][4], float (&most)[2],
-                                  float (&total)[2], const int (&lo)[2], const int (&hi)[2], int first)
-    {
-        const int column = first + (int)threadIdx.x % 4 * 2;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float largest = most[half];
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const int position = column + 8 * n + i;
-                    float *score = &s[n][2 * half + i];
-                    if (position < lo[half] || position >= hi[half])
-                        *score = -INFINITY;
-                    largest = fmaxf(largest, *score);
-                }
-            largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, 1));
-            largest = fmaxf(largest, __shfl_xor_sync(0xffffffff, largest, 2));
-            const float base = largest == -INFINITY ? 0 : largest; /* nothing seen yet */
-            const float kept = exp2f(most[half] - base);
-            float sum = 0;
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float *score = &s[n][2 * half + i];
-                    *score = exp2f(*score - base);
-                    sum += *score;
-                }
-            most[half] = largest;
-            total[half] = total[half] * kept + sum;
-#pragma unroll
-            for (int n = 0; n < HEAD / 8; n++) {
-                out[n][2 * half] *= kept;
-                out[n][2 * half + 1] *= kept;
-            }
+    if (p.used > 1) {
+        float2 *const part_scales = (float2 *)a.partial_scales;
+        const int width = a.head_dim < SPLIT_WIDTH ? a.head_dim : SPLIT_WIDTH;
+        for (int head = 0; head < p.heads; head++) {
+            const size_t part = part_number(a, p, head, split);
+            if (d < p.width)
+                *(float2 *)(a.partial + part * (size_t)width + (size_t)d) = own[head];
+            if (threadIdx.x == 0)
+                part_scales[part] = whole[head];
         }
-    }
-
-    static __device__ void put(const card_attention &a, const float (&out)[HEAD / 8][4], const float (&total)[2],
-                               int row, int head)
-    {
-        const int column = (int)threadIdx.x % 4 * 2;
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float sum = total[half];
-            sum += __shfl_xor_sync(0xffffffff, sum, 1);
-            sum += __shfl_xor_sync(0xffffffff, sum, 2);
-            if (row + 8 * half >= a.rows)
-                continue;
-            const float scale = sum > 0 ? 1 / sum : 0;
-#pragma unroll
-            for (int n = 0; n < HEAD / 8; n++)
-                if (8 * n < a.head_dim)
-                    put_pair(a, row + 8 * half, head * a.head_dim + 8 * n + column, out[n][2 * half] * scale,
-                             out[n][2 * half + 1] * scale);
+        if (!is_last(a, p))
+            return;
+        if (warp < p.heads) {
+            const float2 *const from = part_scales + part_number(a, p, warp, 0);
+            whole[warp] = weigh_parts(weights[warp], p.used, [&](int i) { return __ldcg(from + i); });
         }
-        if (head == a.n_heads - 1) {
-            const int first = (int)blockIdx.x * FLASH_ROWS;
-            fill_up(a, first, a.rows - first < FLASH_ROWS ? a.rows - first : FLASH_ROWS, FLASH_THREADS);
-        }
-    }
-
-    /* grid (rows / FLASH_ROWS, heads); head_dim a multiple of 8 */
-    static __device__ void attend(const card_attention &a)
-    {
-        BLOCK_MEMORY(uint16_t, flash_memory);
-        __shared__ int ends[2];
-        uint16_t *const queries = flash_memory, *const keys = queries + FLASH_ROWS * PITCH,
-                        *const values = keys + KEYS * PITCH;
-        const int first_row = (int)blockIdx.x * FLASH_ROWS, head = blockIdx.y;
-        const int row = first_row + (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4;
-        const size_t kv = (size_t)(head / (a.n_heads / a.n_kv_heads)) * (size_t)a.capacity * (size_t)a.head_dim;
-
-        if (threadIdx.x == 0) {
-            int lo = 0x7fffffff, hi = 0;
-            for (int r = first_row; r < first_row + FLASH_ROWS && r < a.rows; r++) {
-                lo = a.lo[r] < lo ? a.lo[r] : lo;
-                hi = a.hi[r] > hi ? a.hi[r] : hi;
-            }
-            ends[0] = lo < hi ? lo : hi;
-            ends[1] = hi;
-        }
-        load_queries(queries, a, first_row, head);
         __syncthreads();
-        const int begin = ends[0], end = ends[1];
-        int lo[2], hi[2];
-        for (int half = 0; half < 2; half++) {
-            const int r = row + 8 * half;
-            lo[half] = r < a.rows ? a.lo[r] : 0;
-            hi[half] = r < a.rows ? a.hi[r] : 0;
+        const size_t next_head = part_number(a, p, 1, 0) - part_number(a, p, 0, 0);
+        const float2 *from = (const float2 *)(a.partial + part_number(a, p, 0, 0) * (size_t)width + (size_t)d);
+        own[0] = own[1] = make_float2(0, 0);
+        if (d < p.width) {
+#pragma unroll 8
+            for (int i = 0; i < p.used; i++, from += width / 2) {
+                const float2 x = __ldcg(from), y = __ldcg(from + (p.heads > 1 ? next_head * (size_t)(width / 2) : 0));
+                own[0].x += weights[0][i] * x.x;
+                own[0].y += weights[0][i] * x.y;
+                own[1].x += weights[1][i] * y.x;
+                own[1].y += weights[1][i] * y.y;
+            }
         }
-        float out[HEAD / 8][4] = {}, most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0};
-        copy(keys, a.k + kv, a, begin, end);
-        for (int first = begin; first < end; first += KEYS) {
-            float s[KEYS / 8][4];
-            copy(values, a.v + kv, a, first, end);
-            copy_wait<1>();
-            __syncthreads(); /* the keys are there */
-            score(s, queries, keys);
-            __syncthreads();
-            copy(keys, a.k + kv, a, first + KEYS, end);
-            soften(s, out, most, total, lo, hi, first);
-            copy_wait<1>();
-            __syncthreads(); /* the values are there */
-            weigh(out, s, values);
-            __syncthreads();
-        }
-        copy_wait<0>();
-        put(a, out, total, row, head);
     }
-};
-
-#define FLASH_KERNEL(head)                                                                                             \
-    extern "C" __global__ void __launch_bounds__(FLASH_THREADS) flash_##head(card_attention a)                         \
-    {                                                                                                                  \
-        flash<head>::attend(a);                                                                                        \
-    }
-FLASH_HEADS(FLASH_KERNEL)
+    put_split(a, bytes, p, own, whole, of_warps[0]);
+}
 
 #endif

@@ -54,6 +54,29 @@ __device__ inline void load_matrices_transposed(uint32_t r[4], const void *row)
                  : "memory");
 }
 
+/* The same address, but no longer known as a sum that every use of it would add up again. */
+__device__ inline const uint16_t *as_number(const uint16_t *p)
+{
+    asm("" : "+l"(p));
+    return p;
+}
+
+/* 2^x to 22 bits; results below float32's normal numbers are 0. */
+__device__ inline float power_of_two(float x)
+{
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
+/* As multiply_half below, of the first 8 columns of a: a[0] row g, a[1] row g + 8. */
+__device__ inline void multiply_half_8(float c[4], const uint32_t a[2], uint32_t b)
+{
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
 #if __CUDA_ARCH__ >= 800
 
 /* 16 bytes to shared memory, zeros unless `valid`; done when the group is waited for. */
@@ -79,6 +102,13 @@ __device__ inline uint32_t pack_bf16(float low, float high)
 {
     uint32_t packed;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+    return packed;
+}
+
+__device__ inline uint32_t pack_half(float low, float high)
+{
+    uint32_t packed;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
     return packed;
 }
 
@@ -134,34 +164,20 @@ __device__ inline uint32_t pack_bf16(float low, float high)
     return round_bf16(low) | round_bf16(high) << 16;
 }
 
-struct of_bf16 {
-    static __device__ float low(uint32_t pair)
-    {
-        return bf16_to_float((uint16_t)pair);
-    }
-    static __device__ float high(uint32_t pair)
-    {
-        return bf16_to_float((uint16_t)(pair >> 16));
-    }
-};
+__device__ inline uint32_t pack_half(float low, float high)
+{
+    return float_to_half_bits(low) | (uint32_t)float_to_half_bits(high) << 16;
+}
 
-struct of_half {
-    static __device__ float low(uint32_t pair)
-    {
-        return half_to_float((uint16_t)pair);
-    }
-    static __device__ float high(uint32_t pair)
-    {
-        return half_to_float((uint16_t)(pair >> 16));
-    }
-};
-
-/* multiply_* by shuffles: the lanes of a's rows g and g + 8 are 4g to 4g + 3, those of b's row r are 4r to 4r + 3. A
+/* multiply_bf16 by shuffles: the lanes of a's rows g and g + 8 are 4g to 4g + 3, those of b's row r are 4r to 4r + 3. A
  * function of its own, not a copy in every place: correct is enough where there are no tensor cores for it. */
-template <class Pair>
-__device__ __noinline__ void multiply_by_shuffles(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
+__device__ __noinline__ void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const auto product = [](uint32_t x, uint32_t y) {
+        return bf16_to_float((uint16_t)x) * bf16_to_float((uint16_t)y) +
+               bf16_to_float((uint16_t)(x >> 16)) * bf16_to_float((uint16_t)(y >> 16));
+    };
 #pragma unroll 1
     for (int half = 0; half < 2; half++)
 #pragma unroll 1
@@ -170,21 +186,18 @@ __device__ __noinline__ void multiply_by_shuffles(float c[4], const uint32_t a[4
             const uint32_t lower = __shfl_sync(0xffffffff, half ? a[3] : a[1], 4 * g + from);
             const uint32_t left = __shfl_sync(0xffffffff, half ? b1 : b0, 8 * t + from);
             const uint32_t right = __shfl_sync(0xffffffff, half ? b1 : b0, 8 * t + 4 + from);
-            c[0] += Pair::low(upper) * Pair::low(left) + Pair::high(upper) * Pair::high(left);
-            c[1] += Pair::low(upper) * Pair::low(right) + Pair::high(upper) * Pair::high(right);
-            c[2] += Pair::low(lower) * Pair::low(left) + Pair::high(lower) * Pair::high(left);
-            c[3] += Pair::low(lower) * Pair::low(right) + Pair::high(lower) * Pair::high(right);
+            c[0] += product(upper, left);
+            c[1] += product(upper, right);
+            c[2] += product(lower, left);
+            c[3] += product(lower, right);
         }
 }
 
-__device__ inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
-{
-    multiply_by_shuffles<of_bf16>(c, a, b0, b1);
-}
-
+/* Half as deep: what these cards' tensor cores know. */
 __device__ inline void multiply_half(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
-    multiply_by_shuffles<of_half>(c, a, b0, b1);
+    multiply_half_8(c, a, b0);
+    multiply_half_8(c, a + 2, b1);
 }
 
 #endif
@@ -193,11 +206,6 @@ __device__ inline void multiply_half(float c[4], const uint32_t a[4], uint32_t b
 __device__ inline uint16_t float_to_half(float f)
 {
     return float_to_half_bits(fminf(fmaxf(f, -65504.0f), 65504.0f));
-}
-
-__device__ inline uint32_t pack_half(float low, float high)
-{
-    return float_to_half_bits(low) | (uint32_t)float_to_half_bits(high) << 16;
 }
 
 __device__ inline float warp_sum(float x)
@@ -211,6 +219,15 @@ __device__ inline float warp_max(float x)
 {
     for (int step = 16; step; step /= 2)
         x = fmaxf(x, __shfl_xor_sync(0xffffffff, x, step));
+    return x;
+}
+
+__device__ inline int warp_least(int x)
+{
+    for (int step = 16; step; step /= 2) {
+        const int other = __shfl_xor_sync(0xffffffff, x, step);
+        x = other < x ? other : x;
+    }
     return x;
 }
 

@@ -1,5 +1,5 @@
 /* All kernels of a card in one module. */
-#include "cuda/kernels/attention.cuh"
+#include "cuda/kernels/flash.cuh"
 #include "cuda/kernels/matrix.cuh"
 #include "cuda/kernels/measure.cuh"
 #include "cuda/kernels/place.cuh"
