@@ -580,6 +580,7 @@ static void lock_in(const struct bench_command *b, bool hashing)
 {
     static const char *const machine[] = {"/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo",   "/proc/stat",
                                           "/proc/swaps",   "/sys",          "/etc/os-release", "/var/lib/nvpmodel",
+                                          "/etc/nvpmodel.conf",
                                           "/etc/localtime", "/proc/driver/nvidia", "/proc/sys/kernel/osrelease"};
     struct offline_policy policy = {0};
     struct ward_error err;

@@ -144,6 +144,8 @@ static void print_machine(const struct doctor_report *r)
           (double)machine_memory(m) / 1e9);
     print("%s, Linux %s%s%s%s\n", *m->system ? m->system : "an unknown system", m->kernel,
           *m->container ? ", in a container: " : "", m->container, m->virtual_machine ? ", virtual machine" : "");
+    if (*r->state.power_mode)
+        print("power mode: %s\n", r->state.power_mode);
     print("measured in %.1f s, %d threads, kernels %s: memory is read at %.1f GB/s (one thread %.1f), products",
           r->limits.ms / 1e3, r->limits.threads, isa_name(r->limits.isa), r->limits.read_bytes / 1e9,
           r->limits.read_bytes_one / 1e9);

@@ -48,7 +48,7 @@ struct machine {
 /* What may differ between the beginning and the end of a measurement. */
 struct machine_state {
     char governor[32];       /* of the clock: "performance", "schedutil"; "mixed" */
-    char power_mode[32];     /* "balanced", "low-power", "nvpmodel 0", ... */
+    char power_mode[56];     /* "balanced", "low-power", "nvpmodel 0, MAXN", ... */
     double mhz, mhz_limit;   /* mean over the processors; the highest that is allowed now */
     double celsius;          /* of the hottest sensor of the processor; 0: none */
     int64_t throttled;       /* the kernel's counts of cores slowed by heat, added up: growth is what tells; -1: none */

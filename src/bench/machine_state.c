@@ -63,13 +63,31 @@ static void read_governor(struct machine_state *out, const char *root)
     free(names);
 }
 
+/* The name of a mode of Jetson's nvpmodel, which differ by board: "< POWER_MODEL ID=3 NAME=MODE_50W >"; "" if unknown. */
+static void nvpmodel_name(char *out, size_t room, const char *root, int mode)
+{
+    char path[256], line[256];
+    *out = '\0';
+    snprintf(path, sizeof path, "%s/etc/nvpmodel.conf", root);
+    FILE *file = fopen(path, "re");
+    while (file && !*out && fgets(line, sizeof line, file)) {
+        int id = -1;
+        char name[32];
+        if (sscanf(line, " < POWER_MODEL ID=%d NAME=%31[A-Za-z0-9_+.-]", &id, name) == 2 && id == mode)
+            snprintf(out, room, ", %s", name);
+    }
+    if (file)
+        fclose(file);
+}
+
 /* Jetson's nvpmodel keeps its choice in a file: "pmode:0003". */
 static void read_power_mode(struct machine_state *out, const char *root)
 {
-    char line[64];
-    if (sysfs_line(line, sizeof line, root, "/var/lib/nvpmodel/status") && strncmp(line, "pmode:", 6) == 0)
-        snprintf(out->power_mode, sizeof out->power_mode, "nvpmodel %d", atoi(line + 6));
-    else if (!sysfs_line(out->power_mode, sizeof out->power_mode, root, "/sys/firmware/acpi/platform_profile"))
+    char line[64], name[40];
+    if (sysfs_line(line, sizeof line, root, "/var/lib/nvpmodel/status") && strncmp(line, "pmode:", 6) == 0) {
+        nvpmodel_name(name, sizeof name, root, atoi(line + 6));
+        snprintf(out->power_mode, sizeof out->power_mode, "nvpmodel %d%s", atoi(line + 6), name);
+    } else if (!sysfs_line(out->power_mode, sizeof out->power_mode, root, "/sys/firmware/acpi/platform_profile"))
         sysfs_line(out->power_mode, sizeof out->power_mode, root, CPUS "/cpu0/cpufreq/energy_performance_preference");
 }
 

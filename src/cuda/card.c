@@ -1,5 +1,6 @@
 #include "cuda/card.h"
 
+#include "base/meminfo.h"
 #include "cuda/driver.h"
 #include "cuda/image.h"
 #include "cuda/nvml.h"
@@ -31,6 +32,7 @@ struct card {
     cu_result failure;
     char failed[64]; /* what was being done */
     bool recording;
+    bool integrated;   /* its memory is the system's */
     size_t used, peak; /* bytes of its memory */
 };
 
@@ -151,12 +153,15 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     c->info.multiprocessors = attribute(c, CU_MULTIPROCESSORS, device);
     c->info.shared_bytes = attribute(c, CU_SHARED_OPTIN, device);
     c->info.cache = (size_t)attribute(c, CU_CACHE, device);
+    c->integrated = attribute(c, CU_INTEGRATED, device) != 0;
     (void)cu->driver_version(&c->info.cuda);
     if (major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR))
         return error_set(err, WARD_EUNSUPPORTED, "%s has compute capability %d.%d; ward needs %d.%d or later",
                          c->info.name, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
-    const cu_result result = cu->context_retain(&c->context, device);
-    if (result || cu->context_set(c->context)) {
+    cu_result result = cu->context_retain(&c->context, device);
+    if (!result && (result = cu->context_set(c->context)))
+        cu->context_release(device);
+    if (result) {
         char text[256];
         cu_describe(cu, result, text, sizeof text);
         return error_set(err, WARD_EUNSUPPORTED, "%s cannot be used: %s", c->info.name, text);
@@ -241,6 +246,19 @@ static cu_pointer pointer_of(const void *memory)
     return (cu_pointer)(uintptr_t)memory;
 }
 
+/* Bytes that can be had. In the system's memory what it keeps of files gives way, which the driver does not count. */
+static cu_result free_memory(struct card *c, size_t *bytes)
+{
+    size_t all = 0;
+    const cu_result result = c->cu->memory_info(bytes, &all);
+    if (!result && c->integrated) {
+        const size_t available = memory_available();
+        const size_t most = available < all ? available : all;
+        *bytes = *bytes > most ? *bytes : most;
+    }
+    return result;
+}
+
 int card_alloc(struct card *c, void **out, size_t bytes, const char *what, struct ward_error *err)
 {
     *out = NULL;
@@ -248,11 +266,15 @@ int card_alloc(struct card *c, void **out, size_t bytes, const char *what, struc
     cu_pointer memory = 0;
     card_lock(c);
     int rc = 0;
-    size_t free_bytes = 0, all = 0;
-    if (total < bytes || c->cu->memory_info(&free_bytes, &all) || total > free_bytes || c->cu->alloc(&memory, total))
+    size_t free_bytes = 0;
+    cu_result result = CU_OUT_OF_MEMORY;
+    if (passed(c, free_memory(c, &free_bytes), "asking for memory") && total >= bytes && total <= free_bytes)
+        result = c->cu->alloc(&memory, total);
+    if (result == CU_OUT_OF_MEMORY && !c->failure)
         rc = error_set(err, WARD_ENOMEM, "%s: %s takes %.0f MB, and of its %.0f MB %.0f are free", c->info.name, what,
                        (double)bytes / 1e6, (double)c->info.memory / 1e6, (double)free_bytes / 1e6);
-    else if (!passed(c, c->cu->set_bytes(memory, 0, total, c->stream), "clearing memory") ||
+    else if (!passed(c, result, "taking memory") ||
+             !passed(c, c->cu->set_bytes(memory, 0, total, c->stream), "clearing memory") ||
              !passed(c, c->cu->copy_in(memory, &total, sizeof total, c->stream), "clearing memory") ||
              !passed(c, c->cu->stream_wait(c->stream), "clearing memory"))
         rc = failure_error(c, err);
@@ -293,9 +315,9 @@ void card_used(struct card *c, size_t *now, size_t *peak)
 
 size_t card_free(struct card *c)
 {
-    size_t left = 0, all;
+    size_t left = 0;
     card_lock(c);
-    if (c->cu->memory_info(&left, &all))
+    if (free_memory(c, &left))
         left = 0;
     card_unlock(c);
     return left;

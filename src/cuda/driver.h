@@ -17,10 +17,11 @@ typedef struct cu_event *cu_event;
 typedef struct cu_graph *cu_graph;
 typedef struct cu_graph_exec *cu_graph_exec;
 
-enum { CU_INVALID = 1 }; /* CUresult: INVALID_VALUE */
+enum { CU_INVALID = 1, CU_OUT_OF_MEMORY = 2 }; /* CUresult: INVALID_VALUE, OUT_OF_MEMORY */
 
 enum { /* CUdevice_attribute */
     CU_MULTIPROCESSORS = 16,
+    CU_INTEGRATED = 18,
     CU_CACHE = 38, /* L2_CACHE_SIZE */
     CU_MAJOR = 75,
     CU_MINOR = 76,

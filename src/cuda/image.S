@@ -1,5 +1,6 @@
-/* The compiled kernels as bytes of the program; without nvcc, none. */
-    .section .rodata
+/* The compiled kernels as bytes of the program; without nvcc, none. In the section in which NVIDIA's tools (cuobjdump) look
+ * for them. */
+    .section .nv_fatbin, "a", %progbits
     .globl cuda_image, cuda_image_bytes, cuda_portable_image
     .hidden cuda_image, cuda_image_bytes, cuda_portable_image
     .balign 64
@@ -14,6 +15,7 @@ cuda_portable_image:
     .incbin CUDA_PORTABLE_IMAGE
 #endif
     .byte 0
+    .section .rodata
     .balign 8
 cuda_image_bytes:
     .quad cuda_image_end - cuda_image

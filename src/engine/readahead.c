@@ -1,8 +1,9 @@
 #include "engine/readahead.h"
 
+#include "base/meminfo.h"
+
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -55,20 +56,6 @@ static void add(void *user, struct tensor *t)
     list->bytes += (size_t)t->rows * tensor_row_bytes(t);
 }
 
-/* Bytes that could be had without swapping, or the most there is where the system does not say. */
-static size_t available_memory(void)
-{
-    size_t kilobytes = SIZE_MAX / 1024;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %zu kB", &kilobytes) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return kilobytes * 1024;
-}
-
 struct readahead *readahead_open(struct weights *weights, const struct model_config *config)
 {
     const size_t most = 2 + 6 * (size_t)config->vision.n_layers + 7 * (size_t)config->text.n_layers + 1;
@@ -77,7 +64,7 @@ struct readahead *readahead_open(struct weights *weights, const struct model_con
         return NULL;
     struct listing list = {.r = r, .weights = weights};
     weights_visit(weights, config, &(struct weights_visitor){.matrix = add, .user = &list});
-    if (list.bytes > available_memory() || pthread_create(&r->thread, NULL, run, r)) {
+    if (list.bytes > memory_available() || pthread_create(&r->thread, NULL, run, r)) {
         free(r);
         return NULL;
     }

@@ -143,6 +143,23 @@ def a_card_that_was_asked_for_and_fails_is_an_error():
 
 
 @test
+def a_driver_that_lacks_a_call_is_too_old():
+    has_kernels()
+    old = tempfile.mkdtemp(dir=scratch)
+    call = b"cuGraphInstantiateWithFlags"
+    with open(os.path.join(DRIVER, "libcuda.so.1"), "rb") as driver, open(os.path.join(old, "libcuda.so.1"), "wb") as without:
+        without.write(driver.read().replace(call + b"\0", call[:-1] + b"z\0"))
+    refused("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env={**emulated(), "LD_LIBRARY_PATH": old},
+            words="too old: it has no cuGraphInstantiateWithFlags; ward needs that of CUDA 11.4")
+
+
+@test
+def memory_that_files_leave_is_a_jetsons():
+    has_kernels()
+    equal(answer("-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env=emulated(integrated="1"))["device"], "cuda", "the device")
+
+
+@test
 def a_card_that_computes_wrongly_is_not_used():
     has_kernels()
     for kernel, words in (("matrix_bf16", "a product with weights of bf16"), ("vector_bf16", "a product with weights of bf16"),

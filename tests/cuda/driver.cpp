@@ -1,18 +1,22 @@
 /* libcuda.so.1 as ward calls it, over the emulated card: the calls of src/cuda/driver.h, with what of their manners
  * matters. Work is done when somebody waits for it; copies from page-locked memory read it only then; memory ends at a
- * page that cannot be touched. The environment makes it fail:
+ * page that cannot be touched. What a recording may not hold (waiting, taking memory, copies of memory that is not
+ * page-locked) ends it; calls need a context in their thread; a launch is held to a card's limits; after a failure
+ * everything fails. The environment makes it fail:
  *
  *   WARD_EMULATED_MEMORY=MB       what the card has (8192)
  *   WARD_EMULATED_FAIL=WHAT       init, old (a driver without graphs is not modelled: it would lack the symbol), none
  * (no card), capability (an older card), image (no kernels for it), launch:N (the N-th launch), skip:NAME (kernels that
  *                                 begin so do nothing)
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
+ *   WARD_EMULATED_INTEGRATED=1    its memory is the system's, and full of what files left there
  */
 #include "kernel_table.h"
 #include "start.h"
 
 #include <deque>
 #include <functional>
+#include <limits.h>
 #include <map>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,13 +32,18 @@ typedef std::function<int()> work; /* returns a CUresult */
 enum {
     INVALID = 1,
     OUT_OF_MEMORY = 2,
+    NOT_INITIALIZED = 3,
+    INVALID_CONTEXT = 201,
     NO_BINARY = 209,
     OPERATING_SYSTEM = 304,
+    ILLEGAL_STATE = 401,
     NOT_FOUND = 500,
     LAUNCH_FAILED = 719,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
     UNKNOWN = 999
 };
-enum { PAGE = 4096, ALIGN = 256 };
+enum { PAGE = 4096, ALIGN = 256, SHARED = 49152, SHARED_OPTIN = 101376, MOST_THREADS = 1024, MOST_YZ = 65535 };
 
 struct graph {
     std::vector<work> steps;
@@ -42,9 +51,13 @@ struct graph {
 
 std::deque<work> queue;
 graph *capturing;
-int failure; /* of the queue: stays, as on a card */
+bool spoiled; /* what is being captured: by something that it may not hold */
+int failure;  /* of the queue: stays, as on a card */
 std::map<char *, size_t> blocks, locked;
+std::map<const emulated_kernel *, unsigned> shared_allowed; /* beyond what every kernel has */
 size_t used;
+bool initialized;
+thread_local bool has_context;
 
 bool fails(const char *what)
 {
@@ -58,6 +71,33 @@ size_t card_memory()
     return (size_t)(megabytes ? atol(megabytes) : 8192) << 20;
 }
 
+/* Every call's beginning: 0, or why it does nothing. */
+int ready()
+{
+    return !initialized ? NOT_INITIALIZED : !has_context ? INVALID_CONTEXT : failure;
+}
+
+/* The beginning of one that may not come in a recording. */
+int ready_outside()
+{
+    const int error = ready();
+    if (error || !capturing)
+        return error;
+    spoiled = true;
+    return CAPTURE_UNSUPPORTED;
+}
+
+bool contains(const std::map<char *, size_t> &pieces, const void *from, size_t bytes)
+{
+    auto at = pieces.upper_bound((char *)from);
+    return at != pieces.begin() && (--at, (char *)from + bytes <= at->first + at->second);
+}
+
+bool on_card(unsigned long long at, size_t bytes)
+{
+    return contains(blocks, (const void *)at, bytes);
+}
+
 int drain()
 {
     while (!failure && !queue.empty()) {
@@ -69,8 +109,6 @@ int drain()
 
 int submit(work w)
 {
-    if (failure)
-        return failure;
     if (capturing)
         capturing->steps.push_back(w);
     else
@@ -78,10 +116,11 @@ int submit(work w)
     return 0;
 }
 
-bool is_locked(const void *p)
+/* A copy between the card and the host. */
+int submit_copy(const void *host, unsigned long long card, size_t bytes, work w)
 {
-    auto at = locked.upper_bound((char *)p);
-    return at != locked.begin() && (--at, (char *)p < at->first + at->second);
+    const int error = contains(locked, host, bytes) ? ready() : ready_outside();
+    return error ? error : on_card(card, bytes) ? submit(w) : INVALID;
 }
 
 /* The kernels of WARD_EMULATED_FAIL=skip:NAME... do nothing. */
@@ -105,7 +144,9 @@ bool this_launch_fails()
 
 CALL cuInit(unsigned)
 {
-    return fails("init") ? UNKNOWN : emulated_start() ? 0 : OPERATING_SYSTEM;
+    const int error = fails("init") ? UNKNOWN : emulated_start() ? 0 : OPERATING_SYSTEM;
+    initialized = !error;
+    return error;
 }
 
 CALL cuDriverGetVersion(int *version)
@@ -154,7 +195,8 @@ CALL cuDeviceGetAttribute(int *value, int attribute, int)
              : attribute == 38 ? 1 << 20
              : attribute == 75 ? (fails("capability") ? 6 : 8)
              : attribute == 76 ? 6
-             : attribute == 97 ? 101376
+             : attribute == 97 ? SHARED_OPTIN
+             : attribute == 18 ? getenv("WARD_EMULATED_INTEGRATED") != nullptr
                                : 0;
     return 0;
 }
@@ -182,24 +224,26 @@ CALL cuDevicePrimaryCtxRelease_v2(int)
     return 0;
 }
 
-CALL cuCtxSetCurrent(void *)
+CALL cuCtxSetCurrent(void *context)
 {
-    return 0;
+    has_context = context != nullptr;
+    return initialized ? 0 : NOT_INITIALIZED;
 }
 
 CALL cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     *total = card_memory();
-    *free_bytes = *total > used ? *total - used : 0;
-    return 0;
+    *free_bytes = getenv("WARD_EMULATED_INTEGRATED") ? 1 << 20 : *total > used ? *total - used : 0;
+    return ready();
 }
 
 /* The end of a block, rounded up to ALIGN, is the end of its pages. What was never written is not a number. */
 CALL cuMemAlloc_v2(unsigned long long *out, size_t bytes)
 {
     const size_t size = (bytes + ALIGN - 1) / ALIGN * ALIGN, pages = (size + PAGE - 1) / PAGE * PAGE;
-    if (used + size > card_memory())
-        return OUT_OF_MEMORY;
+    const int error = ready_outside();
+    if (error || used + size > card_memory())
+        return error ? error : OUT_OF_MEMORY;
     char *memory = (char *)mmap(nullptr, pages + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return OUT_OF_MEMORY;
@@ -215,8 +259,9 @@ CALL cuMemAlloc_v2(unsigned long long *out, size_t bytes)
 CALL cuMemFree_v2(unsigned long long memory)
 {
     auto block = blocks.find((char *)memory);
-    if (block == blocks.end())
-        return INVALID;
+    const int error = ready_outside();
+    if (error || block == blocks.end())
+        return error ? error : INVALID;
     const size_t size = block->second, pages = (size + PAGE - 1) / PAGE * PAGE;
     munmap(block->first + size - pages, pages + PAGE);
     used -= size;
@@ -226,9 +271,9 @@ CALL cuMemFree_v2(unsigned long long memory)
 
 CALL cuMemHostAlloc(void **out, size_t bytes, unsigned)
 {
-    *out = malloc(bytes);
-    if (!*out)
-        return OUT_OF_MEMORY;
+    const int error = ready_outside();
+    if (error || !(*out = malloc(bytes)))
+        return error ? error : OUT_OF_MEMORY;
     locked[(char *)*out] = bytes;
     return 0;
 }
@@ -242,25 +287,31 @@ CALL cuMemFreeHost(void *memory)
 
 CALL cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes, void *)
 {
-    if (is_locked(from))
-        return submit([=] { return memcpy((void *)to, from, bytes), 0; });
+    if (contains(locked, from, bytes))
+        return submit_copy(from, to, bytes, [=] { return memcpy((void *)to, from, bytes), 0; });
     const std::string copy((const char *)from, bytes);
-    return submit([=] { return memcpy((void *)to, copy.data(), bytes), 0; });
+    return submit_copy(from, to, bytes, [=] { return memcpy((void *)to, copy.data(), bytes), 0; });
 }
 
 CALL cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t bytes, void *)
 {
-    return submit([=] { return memcpy(to, (const void *)from, bytes), 0; });
+    return submit_copy(to, from, bytes, [=] { return memcpy(to, (const void *)from, bytes), 0; });
 }
 
 CALL cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t bytes, void *)
 {
-    return submit([=] { return memmove((void *)to, (const void *)from, bytes), 0; });
+    if (const int error = ready())
+        return error;
+    return on_card(to, bytes) && on_card(from, bytes)
+               ? submit([=] { return memmove((void *)to, (const void *)from, bytes), 0; })
+               : INVALID;
 }
 
 CALL cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, void *)
 {
-    return submit([=] { return memset((void *)to, value, bytes), 0; });
+    if (const int error = ready())
+        return error;
+    return on_card(to, bytes) ? submit([=] { return memset((void *)to, value, bytes), 0; }) : INVALID;
 }
 
 CALL cuStreamCreate(void **out, unsigned)
@@ -271,7 +322,8 @@ CALL cuStreamCreate(void **out, unsigned)
 
 CALL cuStreamSynchronize(void *)
 {
-    return capturing ? INVALID : drain();
+    const int error = ready_outside();
+    return error ? error : drain();
 }
 
 CALL cuEventCreate(void **out, unsigned)
@@ -282,12 +334,13 @@ CALL cuEventCreate(void **out, unsigned)
 
 CALL cuEventRecord(void *, void *)
 {
-    return failure;
+    return ready();
 }
 
 CALL cuEventSynchronize(void *)
 {
-    return drain();
+    const int error = ready_outside();
+    return error ? error : drain();
 }
 
 CALL cuModuleLoadDataEx(void **out, const void *image, unsigned, int *, void **)
@@ -302,48 +355,65 @@ CALL cuModuleGetFunction(void **out, void *, const char *name)
     return *out ? 0 : NOT_FOUND;
 }
 
-CALL cuFuncSetAttribute(void *, int, int value)
+CALL cuFuncSetAttribute(void *function, int attribute, int value)
 {
-    return value <= 101376 ? 0 : INVALID;
+    if (attribute != 8 || value < 0 || value > SHARED_OPTIN)
+        return INVALID;
+    shared_allowed[(const emulated_kernel *)function] = (unsigned)value;
+    return ready();
 }
 
 CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
                     unsigned shared_bytes, void *, void **arguments, void **)
 {
-    if (!x || !y || !z || y > 65535 || z > 65535)
+    const auto *kernel = (const emulated_kernel *)function;
+    if (const int error = ready())
+        return error;
+    const auto allowed = shared_allowed.find(kernel);
+    if (!x || x > INT_MAX || !y || !z || y > MOST_YZ || z > MOST_YZ || !threads || threads > MOST_THREADS ||
+        shared_bytes > (allowed == shared_allowed.end() ? (unsigned)SHARED : allowed->second))
         return INVALID;
-    const emulated_launch launch = {
-        {x, y, z}, threads, shared_bytes, ((const emulated_kernel *)function)->bind(arguments)};
+    const emulated_launch launch = {{x, y, z}, threads, shared_bytes, kernel->bind(arguments)};
     const bool breaks = this_launch_fails();
-    if (is_skipped(((const emulated_kernel *)function)->name))
+    if (is_skipped(kernel->name))
         return 0;
     return submit([=] { return breaks || !emulated_run(launch) ? LAUNCH_FAILED : 0; });
 }
 
 CALL cuStreamBeginCapture_v2(void *, int)
 {
+    if (capturing)
+        return ILLEGAL_STATE;
     capturing = new graph;
-    return 0;
+    spoiled = false;
+    return ready();
 }
 
 CALL cuStreamEndCapture(void *, void **out)
 {
-    *out = capturing;
+    if (!capturing)
+        return ILLEGAL_STATE;
+    *out = spoiled ? nullptr : capturing;
+    if (spoiled)
+        delete capturing;
     capturing = nullptr;
-    return 0;
+    return spoiled ? CAPTURE_INVALIDATED : ready();
 }
 
 CALL cuGraphInstantiateWithFlags(void **out, void *from, unsigned long long)
 {
+    if (!from)
+        return INVALID;
     *out = new graph(*(graph *)from);
-    return 0;
+    return ready();
 }
 
 CALL cuGraphLaunch(void *which, void *)
 {
+    if (const int error = ready_outside())
+        return error;
     for (const work &step : ((graph *)which)->steps)
-        if (int result = submit(step))
-            return result;
+        submit(step);
     return 0;
 }
 

@@ -18,6 +18,7 @@ static std::function<void()> bind_all(void (*kernel)(A...), void **arguments, st
 
 template <class... A> static std::function<void()> bind_kernel(void (*kernel)(A...), void **arguments)
 {
+    static_assert((sizeof(A) + ... + 0) <= 4096, "what a kernel takes is at most 4 KB");
     return bind_all(kernel, arguments, std::index_sequence_for<A...>());
 }
 

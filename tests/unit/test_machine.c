@@ -179,6 +179,9 @@ static void classes_of_machines(void **state)
     assert_int_equal(m.class, MACHINE_EDGE);
     assert_string_equal(m.cpu, "Cortex-A78AE");
     assert_string_equal(now.power_mode, "nvpmodel 3");
+    put(&f, "etc/nvpmodel.conf", "# modes\n< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=3 NAME=MODE_50W >\n");
+    machine_read_state(&now, f.path);
+    assert_string_equal(now.power_mode, "nvpmodel 3, MODE_50W");
     folder_close(&f);
 }
 
