@@ -158,13 +158,15 @@ int offline_lock(const struct offline_policy *policy, struct ward_error *err)
 {
     if (policy->failed)
         return error_no_memory(err, "the lock", policy->n * sizeof *policy->paths);
-    const int threads = other_threads();
-    if (threads)
+    const int threads = other_threads(); /* an emulator of the processor, for one, has some of its own */
+    if (threads && !policy->partial)
         return error_set(err, WARD_EINVAL, "the lock comes before threads: %d run already", threads);
     if (!state.attempted)
         lock_all(policy);
     else if (state.landlock)
         lock_files(policy);
+    if (threads)
+        note_missing("files: other threads run already", EBUSY);
     if (!state.enforced && !policy->partial)
         return error_set(err, WARD_EUNSUPPORTED, "the operating system cannot lock ward: %s", state.missing);
     return 0;
