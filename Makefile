@@ -213,10 +213,11 @@ test:
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 .PHONY: test-programs asan-programs kernel-tests bench-kernels
 test-programs: all $(UNIT_TESTS) kernel-tests $(BUILD)/tests/benchkernels $(BUILD)/tests/ward-slow-encoder
-test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/cuda/libcuda.so.1 $(BUILD)/tests/cuda/libnvidia-ml.so.1 \
-               $(BUILD)/tests/checkcard
-# Preloaded into every command, tries to get out of the lock; a sanitizer has to come first itself.
-$(BUILD)/tests/escape.so: tests/offline/escape.c Makefile
+test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/unlocked.so $(BUILD)/tests/cuda/libcuda.so.1 \
+               $(BUILD)/tests/cuda/libnvidia-ml.so.1 $(BUILD)/tests/checkcard
+# Preloaded: escape.so tries to get out of the lock of every command, a sanitizer has to come first itself; unlocked.so
+# takes the lock away.
+$(BUILD)/tests/%.so: tests/offline/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -pthread $(WARNINGS) $(WERROR) $(CFLAGS) -shared -o $@ $< -pthread
 # The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.

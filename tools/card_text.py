@@ -105,14 +105,19 @@ def projection(shares, rows):
 
 def checks(document):
     rows = [[check["name"], check["status"], f"{check['seconds']:.1f}", check["found"].replace("|", "/")] for check in document["checks"]]
-    refused = "".join(f"\n    {line}" for line in document.get("refused", []))
-    return "## Checks\n\n" + table(["", "", "s", "found"], rows) + (f"\nThe kernel refused, with the lock on:\n{refused}\n" if refused else "")
+    parts = ["## Checks\n\n" + table(["", "", "s", "found"], rows)]
+    parts += [f"{check['name']}:\n\n" + "".join(f"    {line}\n" for line in check["lines"]) for check in document["checks"] if check.get("lines")]
+    if document.get("refused"):
+        parts.append("Behind the lock the kernel refused:\n\n" + "".join(f"    {line}\n" for line in document["refused"]))
+    return "\n".join(parts)
 
 
 def page(document):
     parts = ["# ward on an NVIDIA card\n"]
     if document["emulated"]:
         parts.append("**The emulated card of the tests: no figure here means anything.**\n")
+    if document.get("unlocked"):
+        parts.append("**The card does not work behind the lock: what follows was measured without it.**\n")
     if document["card"]:
         parts += [facts(document), goals(document), measured(document), peers(document)]
     if document["projection"]:

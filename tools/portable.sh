@@ -14,7 +14,7 @@ if [ -e "$out" ]; then
     echo "portable.sh: $out is there already" >&2
     exit 1
 fi
-programs="ward tests/checkcard tests/test_session"
+programs="ward tests/checkcard tests/test_session tests/unlocked.so"
 for program in $programs; do
     if [ ! -x "$build/$program" ]; then
         echo "portable.sh: $build/$program is not there: make test-programs builds it" >&2

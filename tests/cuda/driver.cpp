@@ -5,9 +5,10 @@
  * everything fails. The environment makes it fail:
  *
  *   WARD_EMULATED_MEMORY=MB       what the card has (8192)
- *   WARD_EMULATED_FAIL=WHAT       init, old (a driver without graphs is not modelled: it would lack the symbol), none
- * (no card), capability (an older card), image (no kernels for it), launch:N (the N-th launch), skip:NAME (kernels that
- *                                 begin so do nothing)
+ *   WARD_EMULATED_FAIL=WHAT       init, lock (it wants a socket to begin with), old (a driver without graphs is not
+ *                                 modelled: it would lack the symbol), none (no card), capability (an older card), image
+ *                                 (no kernels for it), launch:N (the N-th launch), skip:NAME (kernels that begin so do
+ *                                 nothing)
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
  *   WARD_EMULATED_INTEGRATED=1    its memory is the system's, and full of what files left there
  */
@@ -23,6 +24,7 @@
 #include <string.h>
 #include <string>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <vector>
 
 namespace
@@ -144,7 +146,8 @@ bool this_launch_fails()
 
 CALL cuInit(unsigned)
 {
-    const int error = fails("init") ? UNKNOWN : emulated_start() ? 0 : OPERATING_SYSTEM;
+    const bool refused = fails("lock") && socket(AF_UNIX, SOCK_STREAM, 0) < 0;
+    const int error = fails("init") || refused ? UNKNOWN : emulated_start() ? 0 : OPERATING_SYSTEM;
     initialized = !error;
     return error;
 }
