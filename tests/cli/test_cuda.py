@@ -38,7 +38,7 @@ def own_card():
                                stdout=subprocess.PIPE, check=True).stdout.decode()
     except (OSError, subprocess.CalledProcessError):
         card = json.loads(run("doctor", "--preset", "tiny", "--json").stdout)["card"]
-        return card["name"], card["kernels"], card["driver"]
+        return card["name"], card["kernels"].rstrip("a"), card["driver"]
     name, capability, driver = (word.strip() for word in query.split(","))
     return name, "sm_" + capability.replace(".", ""), driver
 
@@ -66,12 +66,12 @@ def a_card_gives_the_answer_of_the_processor():
     arguments = ("-m", PHANTOM, "-i", FILM, QUESTION)
     on_card, on_cpu = (answer(*arguments, "--device", device, env=emulated()) for device in ("cuda", "cpu"))
     equal(on_card["text"], on_cpu["text"], "the answer")
-    equal((on_card["device"], on_card["device_name"], on_card["kernels"]), ("cuda", *CARD[:2]), "the device")
+    equal((on_card["device"], on_card["device_name"], on_card["kernels"].rstrip("a")), ("cuda", *CARD[:2]), "the device")
     equal(on_cpu["device"], "cpu", "the device")
     assert "device_name" not in on_cpu and on_cpu["memory"]["device_bytes"] == 0, on_cpu
     assert on_card["memory"]["device_bytes"] > 8 << 20, on_card["memory"]
     card = on_card["card"]
-    equal((card["name"], card["kernels"], card["driver"]), CARD, "the card")
+    equal((card["name"], card["kernels"].rstrip("a"), card["driver"]), CARD, "the card") # sm_90a is sm_90's
     assert 0 < card["free_bytes"] < card["memory_bytes"] and card["cuda"], card
     is_state(on_card["card_state"])
     if not REAL: # 100 W, always
