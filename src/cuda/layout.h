@@ -121,6 +121,12 @@ enum {
     X_PARTS = 2, /* bf16 and what it left, in bf16: 16 bits of a float's 24 */
 };
 
+/* Sums of a product whose depth is divided among blocks: [shares][rows][width]. */
+struct card_parts {
+    float *sums;
+    int width; /* the outputs, filled up to a multiple of ROW_STEP */
+};
+
 struct card_attention {
     float *out;         /* [rows][n_heads * head_dim] */
     uint16_t *out_bf16; /* [rows][units * UNIT] or here as bf16, filled up with zeros; NULL: float32 to out */
@@ -172,13 +178,17 @@ enum {
     ROW_THREADS = 256,    /* of a block that takes a row */
     VECTOR_THREADS = 128, /* of matrix times vector: each warp takes VECTOR_OUTPUTS rows of the weights */
     VECTOR_OUTPUTS = 2,
-    MATRIX_THREADS = 256,
+    MATRIX_THREADS = 128,
     MATRIX_ROWS = 128,    /* of x in a tile */
     MATRIX_OUTPUTS = 128, /* rows of the weights in a tile */
+    MATRIX_AT_ONCE = 2,   /* blocks of a multiprocessor */
+    SMALL_ROWS = 64,      /* the same of small tiles */
+    SMALL_OUTPUTS = 64,
+    SMALL_AT_ONCE = 4,
     MATRIX_DEPTH = 32,    /* values of a step */
     MATRIX_STAGES = 3,
-    MATRIX_PITCH = MATRIX_DEPTH + 8, /* of a row in shared memory: ldmatrix meets each bank once */
-    MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_PITCH * 2,
+    MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_DEPTH * 2,
+    SMALL_SHARED = MATRIX_STAGES * (SMALL_ROWS + SMALL_OUTPUTS) * MATRIX_DEPTH * 2,
     SPLIT_THREADS = 128,
     SPLIT_KEYS = 32,      /* keys of a step of attention of few rows: 8 for each warp */
     SPLIT_HEADS = 2,      /* query heads of a block, which share keys */

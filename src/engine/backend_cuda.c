@@ -9,11 +9,15 @@
 _Static_assert((int)VECTOR_ROWS == (int)GEMV_MAX_N, "as many rows as the engine hands over at once");
 _Static_assert(sizeof(struct choice) == sizeof(struct card_choice), "what kernels write is what the engine reads");
 
+/* 512 rows of 4,096 outputs in two parts. */
+enum { SUMS_BYTES = 16 << 20 };
+
 struct backend_cuda {
     struct backend base;
     struct card *card;
     struct card_choice_part *choice_parts; /* [VECTOR_ROWS][CHOICE_BLOCKS] */
     unsigned *arrived;                     /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
+    float *sums;                           /* SUMS_BYTES: parts of products of many rows */
     bool quantized;                        /* weights that take int8 have been placed */
     /* Rows that the last operation has left as int8 in `packed` on the way. */
     const float *ready;
@@ -85,6 +89,7 @@ static void cuda_close(struct backend *be)
 {
     card_release(card_of(be), ((struct backend_cuda *)be)->choice_parts);
     card_release(card_of(be), ((struct backend_cuda *)be)->arrived);
+    card_release(card_of(be), ((struct backend_cuda *)be)->sums);
     pool_close(&be->pool);
     free(be);
 }
@@ -254,6 +259,47 @@ static int x_parts(const struct linear *map)
     return map->exact && !is_quantized(map) ? X_PARTS : X_WHOLE;
 }
 
+/* The tiles of a product, and among how many blocks the depth of each is divided so that they fill the card: sums are
+ * added in a fixed order then. */
+struct tiling {
+    enum card_kernel kernel;
+    struct card_grid grid;
+    unsigned shared;
+};
+
+static struct tiling tiling_of(struct backend *be, const struct card_matrix *w, int rows, int steps)
+{
+    enum { MOST = 8, LEAST_STEPS = 8 };
+    const bool small = rows <= SMALL_ROWS;
+    const unsigned wide = blocks((size_t)w->rows, small ? SMALL_OUTPUTS : MATRIX_OUTPUTS);
+    const unsigned high = blocks((size_t)rows, small ? SMALL_ROWS : MATRIX_ROWS);
+    const size_t bytes = (size_t)rows * (size_t)card_units(w->rows) * UNIT * sizeof(float);
+    const size_t at_once = (size_t)card_info(card_of(be))->multiprocessors * (small ? SMALL_AT_ONCE : MATRIX_AT_ONCE);
+    size_t shares = at_once / ((size_t)wide * high);
+    for (size_t i = 0, limits[] = {MOST, (size_t)steps / LEAST_STEPS, SUMS_BYTES / bytes}; i < 3; i++)
+        shares = shares < limits[i] ? shares : limits[i];
+    return (struct tiling){
+        .kernel = (enum card_kernel)((small ? KERNEL_matrix_small_f32 : KERNEL_matrix_f32) + w->format),
+        .grid = {wide, high, shares > 1 ? (unsigned)shares : 1},
+        .shared = small ? SMALL_SHARED : MATRIX_SHARED,
+    };
+}
+
+static void multiply(struct backend *be, struct card_map *map, const void *x, int rows, int x_parts, int w_parts)
+{
+    const int steps = map->w.units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1);
+    const struct tiling t = tiling_of(be, &map->w, rows, steps);
+    struct card_parts parts = {((struct backend_cuda *)be)->sums, card_units(map->w.rows) * UNIT};
+    int shares = (int)t.grid.z;
+    card_lock(card_of(be)); /* the sums are those of all sessions */
+    card_launch(card_of(be), t.kernel, t.grid, MATRIX_THREADS, t.shared,
+                (void *[]){map, &x, &rows, &x_parts, &w_parts, &parts});
+    if (shares > 1)
+        LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 2, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
+               map, &parts, &shares);
+    card_unlock(card_of(be));
+}
+
 static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
     forget_ready(be);
@@ -265,9 +311,7 @@ static void linear_many(struct backend *be, const float *x, int rows, const stru
                    ROW_THREADS, 0, &packed, &x, &cols, &units, &parts);
         packed_parts = parts;
         struct card_map map = {matrix_of(maps[i].w), maps[i].out, maps[i].bias, 0};
-        LAUNCH(be, (enum card_kernel)(KERNEL_matrix_f32 + map.w.format), blocks((size_t)map.w.rows, MATRIX_OUTPUTS),
-               blocks((size_t)rows, MATRIX_ROWS), 1, MATRIX_THREADS, MATRIX_SHARED, &map, &packed, &rows, &parts,
-               &w_parts);
+        multiply(be, &map, packed, rows, parts, w_parts);
     }
 }
 
@@ -533,15 +577,18 @@ int backend_cuda_open(struct backend **out, int index, int threads, struct ward_
         .encoder_type = TENSOR_F16,
         .keeps_work = true,
     };
-    void *parts = NULL, *arrived = NULL;
+    void *parts = NULL, *arrived = NULL, *sums = NULL;
     int rc = pool_open(&be->base.pool, threads, err);
     if (!rc)
         rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens",
                         err);
     if (!rc)
         rc = card_alloc(card, &arrived, SPLIT_COUNTERS * sizeof *be->arrived, "attention", err);
+    if (!rc)
+        rc = card_alloc(card, &sums, SUMS_BYTES, "sums of products", err);
     be->choice_parts = parts;
     be->arrived = arrived;
+    be->sums = sums;
     if (rc) {
         cuda_close(&be->base);
         return rc;

@@ -176,8 +176,9 @@ static bool check_maps(enum tensor_type type, int rows, int cols_least, int outp
 static bool linear_of(enum tensor_type type)
 {
     static const int shapes[][3] = {
-        {1, 1, 1},     {1, 37, 11}, {1, 1100, 70},  {2, 72, 9},     {3, 588, 40},  {4, 64, 17},   {5, 260, 33},
-        {8, 2048, 20}, {9, 33, 20}, {64, 300, 130}, {130, 64, 129}, {300, 72, 40}, {17, 1300, 5},
+        {1, 1, 1},     {1, 37, 11},     {1, 1100, 70},   {2, 72, 9},     {3, 588, 40},   {4, 64, 17},
+        {5, 260, 33},  {8, 2048, 20},   {9, 33, 20},     {64, 300, 130}, {130, 64, 129}, {300, 72, 40},
+        {17, 1300, 5}, {70, 1030, 140}, {1100, 64, 300}, /* more rows of tiles than go together */
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         if (!check_maps(type, shapes[i][0], shapes[i][1], shapes[i][2], i % 2 == 1))

@@ -18,7 +18,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __noinline__ __attribute__((noinline))
 
 /* ---- the machine (machine.cpp) ----------------------------------------------------------------------------------- */
@@ -135,6 +135,16 @@ static inline uint32_t __float_as_uint(float f)
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     return bits;
+}
+
+/* Byte i is byte `selector >> 4 i & 7` of the eight of x and y. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector)
+{
+    const uint64_t bytes = x | (uint64_t)y << 32;
+    uint32_t out = 0;
+    for (unsigned i = 0; i < 4; i++)
+        out |= (uint32_t)(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return out;
 }
 
 static inline int __dp4a(int a, int b, int c)

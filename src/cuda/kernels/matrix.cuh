@@ -4,6 +4,7 @@
 #ifndef WARD_CUDA_MATRIX_CUH
 #define WARD_CUDA_MATRIX_CUH
 
+#include "cuda/kernels/epilogue.cuh"
 #include "cuda/kernels/formats.cuh"
 
 /* x [rows][cols] as bf16 [rows][parts][16 units]: the value and, with two parts, what it left. A thread for a pair of
@@ -22,180 +23,312 @@ extern "C" __global__ void pack_rows(uint32_t *out, const float *x, int cols, in
         out[pairs] = pack_bf16(a - bf16_to_float((uint16_t)whole), b - bf16_to_float((uint16_t)(whole >> 16)));
 }
 
-/* A tile's step of x: rows first .. first + MATRIX_ROWS - 1, values from `value` on. */
-__device__ inline void copy_x(uint16_t *to, const uint16_t *x, size_t row_values, int first, int rows, int value)
+/* ---- places ------------------------------------------------------------------------------------------------------ */
+
+/* The tile of this block: blocks that run at the same time take GROUP rows of tiles, so that what they read of x and of
+ * the weights is read by others as well while it is in the card's cache. */
+__device__ inline void this_tile(int *row, int *output)
 {
-    enum { PIECES = MATRIX_DEPTH / 8 }; /* of 16 bytes in a row */
-#pragma unroll
-    for (int i = 0; i < MATRIX_ROWS * PIECES / MATRIX_THREADS; i++) {
-        const int piece = i * MATRIX_THREADS + (int)threadIdx.x, row = piece / PIECES, at = piece % PIECES * 8;
-        const bool valid = first + row < rows;
-        const size_t from = (size_t)(valid ? first + row : 0) * row_values + (size_t)(value + at);
-        copy_async(to + row * MATRIX_PITCH + at, x + from, valid);
-    }
+    enum { GROUP = 8 };
+    const int wide = gridDim.x, at = blockIdx.y * wide + blockIdx.x, first = at / (GROUP * wide) * GROUP;
+    const int high = (int)gridDim.y - first < GROUP ? (int)gridDim.y - first : GROUP, within = at - first * wide;
+    *row = first + within % high;
+    *output = within / high;
 }
 
-/* The unit of the weights that a thread brings to shared memory: MATRIX_OUTPUTS rows of 2 units for 256 threads. */
-template <class Format> struct weight_step {
-    enum { direct = 0 };
-    Format f;
-    bool valid;
-    __device__ void load(const card_matrix &w, int first, int unit)
+/* The row of the weights that gives a tile's output; none: w.rows. */
+__device__ inline int weight_row(const card_map &map, int output)
+{
+    return output < map.w.rows ? output : map.w.rows;
+}
+
+/* Steps of the products: first of x whole by the weights, then of what is left of x, then of x whole by what is left of
+ * weights that are finer than bf16. */
+struct matrix_steps {
+    int each, x_parts, total;
+    __device__ matrix_steps(const card_matrix &w, int x_parts_, int w_parts)
+        : each(w.units * UNIT / MATRIX_DEPTH), x_parts(x_parts_), total(each * (x_parts_ + w_parts - 1))
     {
-        const int row = first + (int)threadIdx.x / 2;
-        valid = row < w.rows;
-        f.load(w, valid ? row : w.rows - 1, unit + (int)threadIdx.x % 2);
     }
-    /* part 1: what bf16 leaves of the values */
-    __device__ void put(uint16_t *to, int unit, int part) const
+    __device__ int of_x(int i) const /* in a row of x [parts][16 units] */
     {
-        float v[UNIT];
-        unit_values(v, f, unit + (int)threadIdx.x % 2);
-        uint32_t pairs[UNIT / 2];
+        return i < x_parts * each ? i : i - x_parts * each;
+    }
+    __device__ int of_w(int i) const
+    {
+        return i < each ? i : i < 2 * each ? i - each : i - 2 * each;
+    }
+    __device__ bool of_rest(int i) const
+    {
+        return i >= x_parts * each;
+    }
+};
+
+/* Rows in shared memory are MATRIX_DEPTH values, four pieces of 16 bytes, of which two rows meet all banks. A piece
+ * lies where its number and its pair of rows say, so that eight rows' pieces of one number meet all banks, too. */
+__device__ inline int piece_at(int row, int piece)
+{
+    return row * MATRIX_DEPTH + ((piece ^ row / 2 % 4) * 8);
+}
+
+/* Sums of this block's share of the depth: what they are for, or a part of it. */
+__device__ inline void put_part(const card_map &map, const card_parts &parts, int row, int rows, int output, float a,
+                                float b)
+{
+    if (gridDim.z == 1)
+        put_pair(map, row, output, a, b);
+    else if (output < parts.width)
+        *(float2 *)(parts.sums + ((size_t)blockIdx.z * (size_t)rows + (size_t)row) * (size_t)parts.width +
+                    (size_t)output) = make_float2(a, b);
+}
+
+/* ---- weights ----------------------------------------------------------------------------------------------------- */
+
+/* Values as pairs of bf16; rest: what bf16 leaves of them. */
+template <class Format>
+__device__ inline void unit_pairs(uint32_t pairs[UNIT / 2], const Format &f, int unit, bool rest)
+{
+    float v[UNIT];
+    unit_values(v, f, unit);
 #pragma unroll
-        for (int i = 0; i < UNIT / 2; i++) {
-            pairs[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
-            if (part)
-                pairs[i] = pack_bf16(v[2 * i] - bf16_to_float((uint16_t)pairs[i]),
-                                     v[2 * i + 1] - bf16_to_float((uint16_t)(pairs[i] >> 16)));
-            if (!valid)
-                pairs[i] = 0;
+    for (int i = 0; i < UNIT / 2; i++)
+        pairs[i] = pack_bf16(v[2 * i], v[2 * i + 1]);
+    if (Format::floats && rest)
+#pragma unroll
+        for (int i = 0; i < UNIT / 2; i++)
+            pairs[i] = pack_bf16(v[2 * i] - bf16_to_float((uint16_t)pairs[i]),
+                                 v[2 * i + 1] - bf16_to_float((uint16_t)(pairs[i] >> 16)));
+}
+
+/* The units of a step that a thread brings to shared memory through its registers. */
+template <class Format, int OUTPUTS> struct weight_units {
+    enum { direct = 0, UNITS = OUTPUTS * (MATRIX_DEPTH / UNIT) / MATRIX_THREADS };
+    Format f[UNITS];
+
+    static __device__ int row(int u)
+    {
+        return ((int)threadIdx.x * UNITS + u) / (MATRIX_DEPTH / UNIT);
+    }
+    static __device__ int unit(int u)
+    {
+        return ((int)threadIdx.x * UNITS + u) % (MATRIX_DEPTH / UNIT);
+    }
+    __device__ void load(const card_map &map, int first, int step)
+    {
+#pragma unroll
+        for (int u = 0; u < UNITS; u++) {
+            const int at = weight_row(map, first + row(u));
+            f[u].load(map.w, at < map.w.rows ? at : 0, step * (MATRIX_DEPTH / UNIT) + unit(u));
         }
-        uint4 *const at = (uint4 *)(to + (int)threadIdx.x / 2 * MATRIX_PITCH + (int)threadIdx.x % 2 * UNIT);
-        at[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-        at[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+    __device__ void put(uint16_t *to, const card_map &map, int first, int step, bool rest) const
+    {
+#pragma unroll
+        for (int u = 0; u < UNITS; u++) {
+            const bool valid = weight_row(map, first + row(u)) < map.w.rows;
+            uint32_t pairs[UNIT / 2];
+            unit_pairs(pairs, f[u], step * (MATRIX_DEPTH / UNIT) + unit(u), rest);
+#pragma unroll
+            for (int i = 0; i < UNIT / 2; i++)
+                pairs[i] = valid ? pairs[i] : 0;
+            *(uint4 *)(to + piece_at(row(u), 2 * unit(u))) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+            *(uint4 *)(to + piece_at(row(u), 2 * unit(u) + 1)) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+        }
     }
 };
 
 /* bf16 needs no hands. */
-template <> struct weight_step<format_bf16> {
+template <int OUTPUTS> struct weight_units<format_bf16, OUTPUTS> {
     enum { direct = 1 };
-    __device__ void load(const card_matrix &w, int first, int unit)
+    __device__ void load(const card_map &, int, int)
     {
-        (void)w, (void)first, (void)unit;
     }
-    __device__ void put(uint16_t *to, int unit, int part) const
+    __device__ void put(uint16_t *, const card_map &, int, int, bool) const
     {
-        (void)to, (void)unit, (void)part;
     }
 };
 
-__device__ inline void copy_bf16(uint16_t *to, const card_matrix &w, int first, int unit)
-{
-    const int row = (int)threadIdx.x / 2, half = (int)threadIdx.x % 2;
-    const bool valid = first + row < w.rows;
-    const uint16_t *from = (const uint16_t *)w.low + unit_at(w, valid ? first + row : 0, unit + half) * UNIT;
-    uint16_t *at = to + row * MATRIX_PITCH + half * UNIT;
-    copy_async(at, from, valid);
-    copy_async(at + 8, from + 8, valid);
-}
+/* ROWS rows of bf16 to shared memory, step after step: a thread copies every fourth piece of a row of every 32. */
+template <int ROWS> struct row_copies {
+    enum { PIECES = MATRIX_DEPTH / 8, EACH = ROWS * PIECES / MATRIX_THREADS, APART = MATRIX_THREADS / PIECES };
+    const uint4 *from;
+    uint32_t offsets[EACH], valid;
+    int to;
 
-/* sums += a step of a tile: a warp takes 64 rows of x and 32 outputs. */
-__device__ inline void multiply_step(float (&sums)[4][4][4], const uint16_t *x, const uint16_t *w)
-{
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    x += warp / 4 * 64 * MATRIX_PITCH;
-    w += warp % 4 * 32 * MATRIX_PITCH;
-#pragma unroll
-    for (int k = 0; k < MATRIX_DEPTH; k += 16) {
-        uint32_t a[4][4], b[2][4];
-#pragma unroll
-        for (int m = 0; m < 4; m++) /* the four quarters of 16 x 16: rows 0-7, rows 8-15, then the right half of both */
-            load_matrices(a[m], x + (16 * m + lane % 16) * MATRIX_PITCH + k + lane / 16 * 8);
-#pragma unroll
-        for (int n = 0; n < 2; n++) /* outputs 0-7 left and right, outputs 8-15 left and right */
-            load_matrices(b[n], w + (16 * n + lane % 8 + lane / 16 * 8) * MATRIX_PITCH + k + lane / 8 % 2 * 8);
-#pragma unroll
-        for (int m = 0; m < 4; m++)
-#pragma unroll
-            for (int n = 0; n < 4; n++)
-                multiply_bf16(sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
+    static __device__ int row(int i)
+    {
+        return (int)threadIdx.x / PIECES + APART * i;
     }
-}
+    __device__ row_copies(const void *from_) : from((const uint4 *)from_), valid(0)
+    {
+        to = piece_at(row(0), (int)threadIdx.x % PIECES);
+    }
+    /* Row i of this thread's is row `at` there, of `pieces` pieces; exists false: zeros. */
+    __device__ void set(int i, int at, int pieces, bool exists)
+    {
+        offsets[i] = (uint32_t)(exists ? at : 0) * (uint32_t)pieces + threadIdx.x % PIECES;
+        valid |= (uint32_t)exists << i;
+    }
+    __device__ void copy(uint16_t *stage, int step) const
+    {
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            copy_async(stage + to + i * APART * MATRIX_DEPTH, from + (offsets[i] + (uint32_t)(step * PIECES)),
+                       valid >> i & 1);
+    }
+};
 
-__device__ inline void put_tile(const card_map &map, const float (&sums)[4][4][4], int first_row, int first_output,
-                                int rows)
-{
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, outputs = map.w.rows;
-    first_row += warp / 4 * 64 + lane / 4;
-    first_output += warp % 4 * 32 + lane % 4 * 2;
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+/* A tile of ROWS rows of x and OUTPUTS outputs by four warps, a quarter each. */
+template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
+    enum { M = ROWS / 2 / 16, N = OUTPUTS / 2 / 8, STAGE = (ROWS + OUTPUTS) * MATRIX_DEPTH };
+    typedef weight_units<Format, OUTPUTS> units;
+
+    /* What a warp multiplies in a step of 16 values. */
+    struct fragments {
+        uint32_t a[M][4], b[N / 2][4];
+
+        __device__ void load(const uint16_t *stage, int k)
+        {
+            const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+            const uint16_t *const x = stage + warp / 2 * (ROWS / 2) * MATRIX_DEPTH;
+            const uint16_t *const w = stage + (ROWS + warp % 2 * (OUTPUTS / 2)) * MATRIX_DEPTH;
 #pragma unroll
-    for (int m = 0; m < 4; m++)
+            for (int m = 0; m < M; m++) /* quarters of 16 x 16: rows 0-7, rows 8-15, then the right half of both */
+                load_matrices(a[m], x + 16 * m * MATRIX_DEPTH + piece_at(lane % 16, k / 8 + lane / 16));
 #pragma unroll
-        for (int n = 0; n < 4; n++)
+            for (int n = 0; n < N / 2; n++) /* outputs 0-7 left and right, outputs 8-15 left and right */
+                load_matrices(b[n],
+                              w + 16 * n * MATRIX_DEPTH + piece_at(lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
+        }
+    };
+
+    static __device__ void multiply(float (&sums)[M][N][4], const fragments &f)
+    {
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int n = 0; n < N; n++)
+                multiply_bf16(sums[m][n], f.a[m], f.b[n / 2][n % 2 * 2], f.b[n / 2][n % 2 * 2 + 1]);
+    }
+
+    static __device__ void put(const card_map &map, const float (&sums)[M][N][4], int first_row, int first_output,
+                               int rows, const card_parts &parts)
+    {
+        const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+        first_row += warp / 2 * (ROWS / 2) + lane / 4;
+        first_output += warp % 2 * (OUTPUTS / 2) + lane % 4 * 2;
+#pragma unroll
+        for (int m = 0; m < M; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-                const int row = first_row + 16 * m + 8 * half, output = first_output + 8 * n;
-                if (row >= rows || output >= outputs)
+                const int row = first_row + 16 * m + 8 * half;
+                if (row >= rows)
                     continue;
-                float *out = map.out + (size_t)row * (size_t)outputs + (size_t)output;
-                const float a = sums[m][n][2 * half] + (map.bias ? map.bias[output] : 0);
-                if (output + 1 == outputs) {
-                    out[0] = a;
-                    continue;
-                }
-                const float b = sums[m][n][2 * half + 1] + (map.bias ? map.bias[output + 1] : 0);
-                if (outputs % 2 == 0) {
-                    *(float2 *)out = make_float2(a, b);
-                } else {
-                    out[0] = a;
-                    out[1] = b;
-                }
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    put_part(map, parts, row, rows, first_output + 8 * n, sums[m][n][2 * half],
+                             sums[m][n][2 * half + 1]);
             }
-}
+    }
 
-/* A tile: grid (outputs / MATRIX_OUTPUTS, rows / MATRIX_ROWS). x [rows][x_parts][16 units]. The products: x whole, with
- * two parts also what is left of x and, of weights finer than bf16 (w_parts 2), what is left of those. */
-template <class Format>
-__device__ inline void matrix_tile(const card_map &map, const uint16_t *x, int rows, int x_parts, int w_parts)
-{
-    BLOCK_MEMORY(uint16_t, tiles);
-    enum { STAGE = (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_PITCH };
-    const card_matrix &w = map.w;
-    const int first_output = (int)blockIdx.x * MATRIX_OUTPUTS, first_row = (int)blockIdx.y * MATRIX_ROWS;
-    const int steps = w.units * UNIT / MATRIX_DEPTH, total = steps * (x_parts + w_parts - 1);
-    const size_t row_values = (size_t)x_parts * (size_t)w.units * UNIT;
-    weight_step<Format> weights;
-    float sums[4][4][4] = {};
+    static __device__ void compute(const card_map &map, const uint16_t *x, int rows, int x_parts, int w_parts,
+                                   const card_parts &parts)
+    {
+        BLOCK_MEMORY(uint16_t, tiles);
+        int first_row, first_output;
+        this_tile(&first_row, &first_output);
+        first_row *= ROWS;
+        first_output *= OUTPUTS;
+        const matrix_steps steps(map.w, x_parts, w_parts);
+        const int share = (steps.total + (int)gridDim.z - 1) / (int)gridDim.z, begin = (int)blockIdx.z * share;
+        const int end = begin + share < steps.total ? begin + share : steps.total;
 
-    /* Step i: its part of x and of the weights, its place in both. */
-    const auto x_value = [&](int i) { return (i < x_parts * steps ? i : i - x_parts * steps) * MATRIX_DEPTH; };
-    const auto unit = [&](int i) { return i % steps * (MATRIX_DEPTH / UNIT); };
-    const auto start = [&](int i) {
-        uint16_t *to = tiles + i % MATRIX_STAGES * STAGE;
-        if (i < total) {
-            copy_x(to, x, row_values, first_row, rows, x_value(i));
-            if (weight_step<Format>::direct)
-                copy_bf16(to + MATRIX_ROWS * MATRIX_PITCH, w, first_output, unit(i));
-            else
-                weights.load(w, first_output, unit(i));
+        row_copies<ROWS> x_copies(x);
+        row_copies<OUTPUTS> w_copies(map.w.low);
+        const int pieces = map.w.units * (UNIT / 8);
+        for (int i = 0; i < row_copies<ROWS>::EACH; i++) { /* rows that are not there are not put: any will do */
+            const int row = first_row + x_copies.row(i);
+            x_copies.set(i, row < rows ? row : rows - 1, x_parts * pieces, true);
         }
-        copy_group();
-    };
-    const auto finish = [&](int i) {
-        if (i < total)
-            weights.put(tiles + i % MATRIX_STAGES * STAGE + MATRIX_ROWS * MATRIX_PITCH, unit(i), i >= x_parts * steps);
-    };
-    for (int i = 0; i < MATRIX_STAGES - 1; i++) {
-        start(i);
-        finish(i);
-    }
-    for (int i = 0; i < total; i++) {
+        for (int i = 0; i < row_copies<OUTPUTS>::EACH; i++) {
+            const int row = weight_row(map, first_output + w_copies.row(i));
+            w_copies.set(i, row, pieces, row < map.w.rows);
+        }
+
+        units weights;
+        const auto stage = [&](int i) { return tiles + (i - begin) % MATRIX_STAGES * STAGE; };
+        /* Past the end the weights are those of the last step, for nobody: a branch would keep their conversion apart
+         * from the products. */
+        const auto load = [&](int i) { weights.load(map, first_output, steps.of_w(i < end ? i : end - 1)); };
+        /* Step i on its way to shared memory; its weights have been loaded. */
+        const auto start = [&](int i) {
+            if (i < end) {
+                x_copies.copy(stage(i), steps.of_x(i));
+                if (units::direct)
+                    w_copies.copy(stage(i) + ROWS * MATRIX_DEPTH, steps.of_w(i));
+            }
+            copy_group();
+            weights.put(stage(i) + ROWS * MATRIX_DEPTH, map, first_output, steps.of_w(i), steps.of_rest(i));
+        };
+        /* Two sets of fragments: while one is multiplied the other is on its way. */
+        float sums[M][N][4] = {};
+        fragments even, odd;
+        load(begin);
+        for (int i = begin; i < begin + MATRIX_STAGES - 1; i++) {
+            start(i);
+            load(i + 1);
+        }
         copy_wait<MATRIX_STAGES - 2>();
-        __syncthreads(); /* step i has arrived for all, step i - 1 is done by all: its place is free */
-        start(i + MATRIX_STAGES - 1);
-        const uint16_t *tile = tiles + i % MATRIX_STAGES * STAGE;
-        multiply_step(sums, tile, tile + MATRIX_ROWS * MATRIX_PITCH);
-        finish(i + MATRIX_STAGES - 1);
+        __syncthreads();
+        even.load(stage(begin), 0);
+        for (int i = begin; i < end; i++) {
+            odd.load(stage(i), 16);
+            start(i + MATRIX_STAGES - 1);
+            load(i + MATRIX_STAGES);
+            multiply(sums, even);
+            copy_wait<MATRIX_STAGES - 2>();
+            __syncthreads(); /* step i + 1 has arrived for all; all have fetched step i: its place is free */
+            even.load(stage(i + 1), 0);
+            multiply(sums, odd);
+        }
+        put(map, sums, first_row, first_output, rows, parts);
     }
-    put_tile(map, sums, first_row, first_output, rows);
+};
+
+/* The shares of the depth that blocks have summed, added in their order. A thread for a pair of outputs: grid (width /
+ * 2 / ROW_THREADS, rows). */
+extern "C" __global__ void add_parts(card_map map, card_parts parts, int splits)
+{
+    const int pair = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y, rows = gridDim.y;
+    if (2 * pair >= parts.width)
+        return;
+    float2 sum = make_float2(0, 0);
+    for (int i = 0; i < splits; i++) {
+        const float2 part =
+            ((const float2 *)
+                 parts.sums)[((size_t)i * (size_t)rows + (size_t)row) * (size_t)(parts.width / 2) + (size_t)pair];
+        sum.x += part.x;
+        sum.y += part.y;
+    }
+    put_pair(map, row, 2 * pair, sum.x, sum.y);
 }
 
+/* matrix_FORMAT: large tiles; matrix_small_FORMAT: of few rows. Grid (outputs / of a tile, rows / of a tile, shares of
+ * the depth). x [rows][x_parts][16 units]. */
 #define MATRIX_KERNEL(format)                                                                                          \
-    extern "C" __global__ void __launch_bounds__(MATRIX_THREADS)                                                       \
-        matrix_##format(card_map map, const void *x, int rows, int x_parts, int w_parts)                               \
+    extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, MATRIX_AT_ONCE)                                       \
+        matrix_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)             \
     {                                                                                                                  \
-        matrix_tile<format_##format>(map, (const uint16_t *)x, rows, x_parts, w_parts);                                \
+        matrix_tile<format_##format, MATRIX_ROWS, MATRIX_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,    \
+                                                                           w_parts, parts);                            \
+    }                                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, SMALL_AT_ONCE)                                        \
+        matrix_small_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)       \
+    {                                                                                                                  \
+        matrix_tile<format_##format, SMALL_ROWS, SMALL_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,      \
+                                                                         w_parts, parts);                              \
     }
 CARD_FORMAT_NAMES(MATRIX_KERNEL)
 
