@@ -162,7 +162,8 @@ def memory_that_files_leave_is_a_jetsons():
 @test
 def a_card_that_computes_wrongly_is_not_used():
     has_kernels()
-    for kernel, words in (("matrix_bf16", "a product with weights of bf16"), ("vector_bf16", "a product with weights of bf16"),
+    for kernel, words in (("matrix_bf16", "a product with weights of bf16"),
+                          ("matrix_small_bf16", "a product with weights of bf16"), ("vector_bf16", "a product with weights of bf16"),
                           ("flash", "attention"), ("attend_whole", "attention"), ("store", "attention"), ("rms_norm", "a norm"),
                           ("choose_whole", "likeliest")):
         refused("run", "-m", PHANTOM, "--device", "cuda", "-n", "1", "Hi", env=emulated(fail=f"skip:{kernel}"), words=words)
