@@ -33,8 +33,12 @@ struct card {
     char failed[64]; /* what was being done */
     bool recording;
     bool integrated;   /* its memory is the system's */
+    bool overlaps;     /* a kernel may begin while the one before it ends (begins_early) */
+    bool after_kernel; /* what was asked for last is a kernel */
     size_t used, peak; /* bytes of its memory */
 };
+
+static const char PORTABLE[] = "ptx"; /* kernels that the driver compiles */
 
 static const char *const kernel_names[CARD_KERNEL_COUNT] = {
 #define CARD_NAME(name) #name,
@@ -90,7 +94,7 @@ static int load_module(struct card *c, struct ward_error *err)
     cu_result result = c->cu->module_load(&c->module, cuda_image, 0, NULL, NULL);
     if (result) {
         result = c->cu->module_load(&c->module, cuda_portable_image, 0, NULL, NULL);
-        snprintf(c->info.kernels, sizeof c->info.kernels, "ptx");
+        snprintf(c->info.kernels, sizeof c->info.kernels, "%s", PORTABLE);
         if (result) {
             char text[256];
             cu_describe(c->cu, result, text, sizeof text);
@@ -102,6 +106,18 @@ static int load_module(struct card *c, struct ward_error *err)
         if (c->cu->module_function(&c->kernels[i], c->module, kernel_names[i]))
             return error_set(err, WARD_EUNSUPPORTED, "%s: the kernel %s is missing", c->info.name, kernel_names[i]);
     return 0;
+}
+
+/* Whether kernels are launched so that the next one's blocks are there when the present one's last block begins
+ * (programmatic dependent launch: CUDA programming guide, "Programmatic Dependent Launch and Synchronization"). Its
+ * time to start, and what it asks of memory before it waits (wait_for_previous in kernels/device.cuh), then costs
+ * nothing. Cards have it from 9.0 on, in machine code for them: what a driver makes of the portable kernels does not
+ * wait. A recording keeps such a dependency since CUDA 12.3, whose graphs have edges of that kind. */
+static bool begins_early(const struct card *c, int major)
+{
+    enum { LEAST_VERSION = 12030, LEAST_MAJOR = 9 };
+    return c->cu->launch_ex && c->info.cuda >= LEAST_VERSION && major >= LEAST_MAJOR &&
+           strcmp(c->info.kernels, PORTABLE) != 0;
 }
 
 /* Kernels that use more shared memory than every card gives have to ask. Those that this card has not enough for are
@@ -173,6 +189,7 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
         give_back(c, device);
     else
         allow_shared(c);
+    c->overlaps = !rc && begins_early(c, major);
     return rc;
 }
 
@@ -265,6 +282,7 @@ int card_alloc(struct card *c, void **out, size_t bytes, const char *what, struc
     const size_t total = bytes + HEADER;
     cu_pointer memory = 0;
     card_lock(c);
+    c->after_kernel = false;
     int rc = 0;
     size_t free_bytes = 0;
     cu_result result = CU_OUT_OF_MEMORY;
@@ -293,6 +311,7 @@ void card_release(struct card *c, void *memory)
     card_lock(c);
     const cu_pointer begin = pointer_of(memory) - HEADER;
     size_t total = 0;
+    c->after_kernel = false;
     c->cu->copy_out(&total, begin, sizeof total, c->stream);
     c->cu->stream_wait(c->stream); /* what was asked for may still use it */
     if (total && !c->failure)      /* a patient's, perhaps: nobody is to find it there */
@@ -326,6 +345,7 @@ size_t card_free(struct card *c)
 /* Page-locked memory to copy from: the driver reads it while we go on. */
 static struct stage *next_stage(struct card *c)
 {
+    c->after_kernel = false;
     struct stage *s = &c->stages[c->next_stage];
     c->next_stage = (c->next_stage + 1) % STAGES;
     passed(c, c->cu->event_wait(s->sent), "waiting for a copy");
@@ -364,6 +384,7 @@ void *card_piece(struct card *c, const void *from, size_t bytes)
 void card_read(struct card *c, void *to, const void *from, size_t bytes)
 {
     card_lock(c);
+    c->after_kernel = false;
     if (!c->failure && passed(c, c->cu->copy_out(to, pointer_of(from), bytes, c->stream), "copying from the card"))
         passed(c, c->cu->stream_wait(c->stream), "computing");
     if (c->failure)
@@ -374,6 +395,7 @@ void card_read(struct card *c, void *to, const void *from, size_t bytes)
 void card_copy(struct card *c, void *to, const void *from, size_t bytes)
 {
     card_lock(c);
+    c->after_kernel = false;
     if (!c->failure)
         passed(c, c->cu->copy_within(pointer_of(to), pointer_of(from), bytes, c->stream), "copying on the card");
     card_unlock(c);
@@ -391,21 +413,44 @@ int card_finish(struct card *c, struct ward_error *err)
 
 /* ---- work -------------------------------------------------------------------------------------------------------- */
 
+/* Every kernel waits for the one before it to be complete, in all its threads, before it reads or writes anything that
+ * kernels write; so when a kernel's wait is over, all before it are complete, as with plain launches. Behind anything
+ * but a kernel the launch is a plain one: copies know nothing of early ends. */
+static cu_result launch(struct card *c, cu_function kernel, struct card_grid grid, unsigned threads,
+                        unsigned shared_bytes, void **arguments)
+{
+    if (!c->overlaps || !c->after_kernel)
+        return c->cu->launch(kernel, grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, c->stream, arguments, NULL);
+    struct cu_launch_attribute early = {.id = CU_PROGRAMMATIC_SERIALIZATION, .value.programmatic_serialization = 1};
+    const struct cu_launch_config config = {
+        .grid_x = grid.x,
+        .grid_y = grid.y,
+        .grid_z = grid.z,
+        .block_x = threads,
+        .block_y = 1,
+        .block_z = 1,
+        .shared_bytes = shared_bytes,
+        .stream = c->stream,
+        .attributes = &early,
+        .n_attributes = 1,
+    };
+    return c->cu->launch_ex(&config, kernel, arguments, NULL);
+}
+
 void card_launch(struct card *c, enum card_kernel kernel, struct card_grid grid, unsigned threads,
                  unsigned shared_bytes, void **arguments)
 {
     card_lock(c);
     if (!c->failure)
-        passed(c,
-               c->cu->launch(c->kernels[kernel], grid.x, grid.y, grid.z, threads, 1, 1, shared_bytes, c->stream,
-                             arguments, NULL),
-               kernel_names[kernel]);
+        passed(c, launch(c, c->kernels[kernel], grid, threads, shared_bytes, arguments), kernel_names[kernel]);
+    c->after_kernel = true;
     card_unlock(c);
 }
 
 bool card_begin(struct card *c, void **recording)
 {
     card_lock(c);
+    c->after_kernel = false;
     if (*recording) {
         if (!c->failure)
             passed(c, c->cu->graph_launch(*recording, c->stream), "a recorded step");
@@ -429,6 +474,7 @@ void card_end(struct card *c, void **recording)
         c->cu->graph_destroy(graph);
     }
     c->recording = false;
+    c->after_kernel = false;
     card_unlock(c);
 }
 

@@ -8,7 +8,7 @@
 
 static const char LIBRARY[] = "libcuda.so.1", COMPILER[] = "libnvidia-ptxjitcompiler.so.1";
 
-/* The calls that ward makes are all there since CUDA 11.4 (cuGraphInstantiateWithFlags). */
+/* The calls that ward cannot do without are all there since CUDA 11.4 (cuGraphInstantiateWithFlags). */
 static const char OLDEST[] = "CUDA 11.4 (driver 470)";
 
 static void *library;
@@ -48,13 +48,16 @@ static void start(void)
     const struct {
         const char *symbol;
         void **at;
+        bool later;
     } calls[] = {
-#define CU_PLACE(name, symbol, arguments) {#symbol, (void **)&driver.name},
-        CU_CALLS(CU_PLACE)
+#define CU_PLACE(name, symbol, arguments) {#symbol, (void **)&driver.name, false},
+#define CU_PLACE_LATER(name, symbol, arguments) {#symbol, (void **)&driver.name, true},
+        CU_CALLS(CU_PLACE) CU_LATER_CALLS(CU_PLACE_LATER)
 #undef CU_PLACE
+#undef CU_PLACE_LATER
     };
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
-        if (!(*calls[i].at = dlsym(library, calls[i].symbol))) {
+        if (!(*calls[i].at = dlsym(library, calls[i].symbol)) && !calls[i].later) {
             error_set(&failure, WARD_EUNSUPPORTED,
                       "the NVIDIA driver is too old: it has no %s; ward needs that of %s or later", calls[i].symbol,
                       OLDEST);

@@ -28,6 +28,24 @@ enum { /* CUdevice_attribute */
     CU_SHARED_OPTIN = 97,
 };
 
+/* CUlaunchAttribute and CUlaunchConfig, of cuLaunchKernelEx. */
+enum { CU_PROGRAMMATIC_SERIALIZATION = 6 }; /* CUlaunchAttributeID: PROGRAMMATIC_STREAM_SERIALIZATION */
+struct cu_launch_attribute {
+    int id;
+    int unused;
+    union {
+        char whole[64];
+        cu_pointer aligned; /* as the pointers among its members */
+        int programmatic_serialization;
+    } value;
+};
+struct cu_launch_config {
+    unsigned grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+    cu_stream stream;
+    struct cu_launch_attribute *attributes;
+    unsigned n_attributes;
+};
+
 enum { CU_SHARED_SIZE = 8 };       /* CUfunction_attribute: MAX_DYNAMIC_SHARED_SIZE_BYTES */
 enum { CU_CAPTURE_THREAD = 1 };    /* CUstreamCaptureMode: THREAD_LOCAL */
 enum { CU_STREAM_NON_BLOCKING = 1, CU_EVENT_NO_TIMING = 2 };
@@ -76,9 +94,15 @@ enum { CU_STREAM_NON_BLOCKING = 1, CU_EVENT_NO_TIMING = 2 };
     C(graph_exec_destroy, cuGraphExecDestroy, (cu_graph_exec graph))                                                   \
     C(graph_destroy, cuGraphDestroy, (cu_graph graph))
 
+/* Those of later releases: NULL where the driver lacks them. */
+#define CU_LATER_CALLS(C)                                                                                              \
+    C(launch_ex, cuLaunchKernelEx,                                                                                     \
+      (const struct cu_launch_config *config, cu_function function, void **arguments, void **extra))
+
 struct cu_driver {
 #define CU_MEMBER(name, symbol, arguments) cu_result(*name) arguments;
     CU_CALLS(CU_MEMBER)
+    CU_LATER_CALLS(CU_MEMBER)
 #undef CU_MEMBER
 };
 

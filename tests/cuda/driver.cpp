@@ -9,6 +9,7 @@
  *                                 modelled: it would lack the symbol), none (no card), capability (an older card), image
  *                                 (no kernels for it), launch:N (the N-th launch), skip:NAME (kernels that begin so do
  *                                 nothing)
+ *   WARD_EMULATED_KIND=90         its compute capability
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
  *   WARD_EMULATED_INTEGRATED=1    its memory is the system's, and full of what files left there
  */
@@ -54,7 +55,8 @@ struct graph {
 std::deque<work> queue;
 graph *capturing;
 bool spoiled; /* what is being captured: by something that it may not hold */
-int failure;  /* of the queue: stays, as on a card */
+bool after_kernel;
+int failure; /* of the queue: stays, as on a card */
 std::map<char *, size_t> blocks, locked;
 std::map<const emulated_kernel *, unsigned> shared_allowed; /* beyond what every kernel has */
 size_t used;
@@ -100,6 +102,12 @@ bool on_card(unsigned long long at, size_t bytes)
     return contains(blocks, (const void *)at, bytes);
 }
 
+int capability()
+{
+    const char *kind = getenv("WARD_EMULATED_KIND");
+    return fails("capability") ? 66 : kind ? atoi(kind) : 90;
+}
+
 int drain()
 {
     while (!failure && !queue.empty()) {
@@ -109,8 +117,10 @@ int drain()
     return failure;
 }
 
-int submit(work w)
+/* is_kernel: what is asked for is a kernel, behind which the next one may be launched early. */
+int submit(work w, bool is_kernel = false)
 {
+    after_kernel = is_kernel;
     if (capturing)
         capturing->steps.push_back(w);
     else
@@ -138,6 +148,14 @@ bool this_launch_fails()
     const char *wanted = getenv("WARD_EMULATED_FAIL");
     launches++;
     return wanted && strncmp(wanted, "launch:", 7) == 0 && launches == atol(wanted + 7);
+}
+
+void hide_memory(bool hidden)
+{
+    for (const auto &block : blocks) {
+        const size_t pages = (block.second + PAGE - 1) / PAGE * PAGE;
+        mprotect(block.first + block.second - pages, pages, hidden ? PROT_NONE : PROT_READ | PROT_WRITE);
+    }
 }
 
 } // namespace
@@ -196,8 +214,8 @@ CALL cuDeviceGetAttribute(int *value, int attribute, int)
 {
     *value = attribute == 16   ? 4
              : attribute == 38 ? 1 << 20
-             : attribute == 75 ? (fails("capability") ? 6 : 8)
-             : attribute == 76 ? 6
+             : attribute == 75 ? capability() / 10
+             : attribute == 76 ? capability() % 10
              : attribute == 97 ? SHARED_OPTIN
              : attribute == 18 ? getenv("WARD_EMULATED_INTEGRATED") != nullptr
                                : 0;
@@ -369,6 +387,8 @@ CALL cuFuncSetAttribute(void *function, int attribute, int value)
 CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
                     unsigned shared_bytes, void *, void **arguments, void **)
 {
+    enum { WATCHED = 3 }; /* launches of each kernel */
+    static std::map<const emulated_kernel *, int> launches;
     const auto *kernel = (const emulated_kernel *)function;
     if (const int error = ready())
         return error;
@@ -376,17 +396,50 @@ CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned
     if (!x || x > INT_MAX || !y || !z || y > MOST_YZ || z > MOST_YZ || !threads || threads > MOST_THREADS ||
         shared_bytes > (allowed == shared_allowed.end() ? (unsigned)SHARED : allowed->second))
         return INVALID;
-    const emulated_launch launch = {{x, y, z}, threads, shared_bytes, kernel->bind(arguments)};
+    const emulated_launch launch = {{x, y, z},
+                                    threads,
+                                    shared_bytes,
+                                    kernel->bind(arguments),
+                                    launches[kernel]++ < WATCHED ? hide_memory : nullptr};
     const bool breaks = this_launch_fails();
     if (is_skipped(kernel->name))
-        return 0;
-    return submit([=] { return breaks || !emulated_run(launch) ? LAUNCH_FAILED : 0; });
+        return submit([] { return 0; }, true);
+    return submit([=] { return breaks || !emulated_run(launch) ? LAUNCH_FAILED : 0; }, true);
+}
+
+/* CUlaunchAttribute and CUlaunchConfig, as NVIDIA describes them. */
+struct launch_attribute {
+    int id;
+    char pad[8 - sizeof(int)];
+    union {
+        char pad[64];
+        int programmaticStreamSerializationAllowed;
+        void *pointer;
+    } value;
+};
+struct launch_config {
+    unsigned grid[3], block[3], shared_bytes;
+    void *stream;
+    launch_attribute *attributes;
+    unsigned n_attributes;
+};
+enum { PROGRAMMATIC_STREAM_SERIALIZATION = 6 };
+
+/* Only as ward needs it: with the one attribute, behind a kernel, on a card that has it. */
+CALL cuLaunchKernelEx(const launch_config *c, void *function, void **arguments, void **extra)
+{
+    if (c->n_attributes != 1 || c->attributes->id != PROGRAMMATIC_STREAM_SERIALIZATION ||
+        c->attributes->value.programmaticStreamSerializationAllowed != 1 || !after_kernel || capability() < 90)
+        return INVALID;
+    return cuLaunchKernel(function, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2],
+                          c->shared_bytes, c->stream, arguments, extra);
 }
 
 CALL cuStreamBeginCapture_v2(void *, int)
 {
     if (capturing)
         return ILLEGAL_STATE;
+    after_kernel = false;
     capturing = new graph;
     spoiled = false;
     return ready();
@@ -399,6 +452,7 @@ CALL cuStreamEndCapture(void *, void **out)
     *out = spoiled ? nullptr : capturing;
     if (spoiled)
         delete capturing;
+    after_kernel = false;
     capturing = nullptr;
     return spoiled ? CAPTURE_INVALIDATED : ready();
 }

@@ -28,6 +28,7 @@ struct emulated_index {
 };
 extern emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
+void emulated_wait_previous();
 void emulated_wait_block();
 void emulated_wait_warp();
 void *emulated_block_memory();
@@ -44,6 +45,11 @@ void emulated_copy_group();
 void emulated_copy_wait(size_t groups_left);
 
 #define BLOCK_MEMORY(type, name) type *const name = (type *)emulated_block_memory()
+
+static inline void wait_for_previous()
+{
+    emulated_wait_previous();
+}
 
 static inline void __syncthreads()
 {

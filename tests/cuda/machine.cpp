@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 #include <vector>
 
 emulated_index threadIdx, blockIdx, blockDim, gridDim;
@@ -17,7 +19,7 @@ namespace
 {
 
 enum { MAX_THREADS = 1024, STACK = 256 << 10, MAX_SHARED = 99 << 10 };
-enum state { RUNNING, AT_WARP, AT_BLOCK, DONE };
+enum state { RUNNING, AT_WARP, AT_BLOCK, AT_GRID, DONE };
 
 /* A thread of a block, and the scheduler. Each has a stack of its own; one lets another go on where that one stopped.
  */
@@ -152,15 +154,18 @@ bool fault(const char *what)
 bool run_warp(unsigned first, unsigned lanes)
 {
     for (;;) {
-        unsigned at_warp = 0, at_block = 0, done = 0;
+        unsigned at_warp = 0, at_block = 0, at_grid = 0, done = 0;
         for (unsigned lane : lane_order.of(lanes)) {
             const unsigned thread = first + lane;
             if (fibers[thread].now == RUNNING)
                 enter(thread);
             at_warp += fibers[thread].now == AT_WARP;
             at_block += fibers[thread].now == AT_BLOCK;
+            at_grid += fibers[thread].now == AT_GRID;
             done += fibers[thread].now == DONE;
         }
+        if (at_grid)
+            return fault("a thread waits for the kernel before it a second time");
         if (!at_warp)
             return at_block == 0 || done == 0 || fault("some lanes of a warp wait for the block, others have ended");
         if (at_warp != lanes)
@@ -170,14 +175,43 @@ bool run_warp(unsigned first, unsigned lanes)
     }
 }
 
-bool run_block(unsigned threads)
+void touched_too_early(int)
 {
+    static const char text[] = "emulated card: a kernel touches memory before it waits for the kernel before it\n";
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    _exit(1);
+}
+
+/* All threads up to where they wait for the kernel before theirs, which may still be running: with `hide` in a memory
+ * that cannot be touched. */
+bool begin_block(unsigned threads, void (*hide)(bool))
+{
+    struct sigaction early = {}, kept;
+    early.sa_handler = touched_too_early;
+    if (hide) {
+        sigaction(SIGSEGV, &early, &kept);
+        hide(true);
+    }
+    bool all_wait = true;
     for (unsigned i = 0; i < threads; i++) {
-        fibers[i].now = RUNNING;
         fibers[i].parity = 0;
         fibers[i].copies.clear();
         fibers[i].groups.assign(1, 0);
+        enter(i);
+        all_wait &= fibers[i].now == AT_GRID;
+        fibers[i].now = RUNNING;
     }
+    if (hide) {
+        hide(false);
+        sigaction(SIGSEGV, &kept, nullptr);
+    }
+    return all_wait || fault("not every thread begins by waiting for the kernel before it");
+}
+
+bool run_block(unsigned threads, void (*hide)(bool))
+{
+    if (!begin_block(threads, hide))
+        return false;
     for (;;) {
         unsigned waiting = 0;
         for (unsigned warp : warp_order.of((threads + 31) / 32)) {
@@ -195,6 +229,11 @@ bool run_block(unsigned threads)
 }
 
 } // namespace
+
+void emulated_wait_previous()
+{
+    leave(AT_GRID);
+}
 
 void emulated_wait_block()
 {
@@ -264,12 +303,14 @@ bool emulated_run(const emulated_launch &launch)
     blockDim = {launch.threads, 1, 1};
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
     const unsigned n = launch.grid[0] * launch.grid[1] * launch.grid[2];
+    void (*hide)(bool) = launch.hide; /* for the first block that runs */
     for (unsigned block : block_order.of(n)) {
         blockIdx = {block % launch.grid[0], block / launch.grid[0] % launch.grid[1],
                     block / launch.grid[0] / launch.grid[1]};
         memset(block_memory, 0xff, launch.shared_bytes); /* not numbers */
-        if (!run_block(launch.threads))
+        if (!run_block(launch.threads, hide))
             return false;
+        hide = nullptr;
     }
     return true;
 }

@@ -249,6 +249,7 @@ __device__ inline void put_split(const card_attention &a, const card_bytes &byte
  * are whole units then. */
 extern "C" __global__ void __launch_bounds__(SPLIT_THREADS) attend_few(card_attention a, card_bytes bytes)
 {
+    wait_for_previous();
     BLOCK_MEMORY(float, split_queries);
     __shared__ float of_warps[SPLIT_WARPS][SPLIT_HEADS][SPLIT_WIDTH];
     __shared__ float2 scales[SPLIT_WARPS][SPLIT_HEADS], whole[SPLIT_HEADS]; /* largest scores, sums of weights */

@@ -11,6 +11,20 @@
 /* The memory that a block shares, as much as its launch asked for. */
 #define BLOCK_MEMORY(type, name) extern __shared__ __align__(16) type name[]
 
+/* The first thing of every kernel, in every thread: until the kernel before this one is complete and what it wrote can
+ * be seen (PTX ISA, "griddepcontrol"), since card.c launches kernels before that. A kernel is complete when its threads
+ * are, all of which have waited: so all kernels before it are complete, too. The next kernel's blocks may take their
+ * places as soon as those of this one have theirs.
+ *
+ * Before it a kernel touches no memory, unless by prefetch(): what is read may be what the kernel before writes. */
+__device__ inline void wait_for_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 __device__ inline float half_to_float(uint16_t h)
 {
     float f;

@@ -418,6 +418,7 @@ template <int HEAD, int TILES, int ROW_WARPS, int KEY_WARPS, int SLOTS> struct f
 #define FLASH_KERNEL(head, tiles, row_warps, key_warps, slots)                                                         \
     extern "C" __global__ void __launch_bounds__(32 * row_warps * key_warps) flash_##head(card_attention a)            \
     {                                                                                                                  \
+        wait_for_previous();                                                                                           \
         flash<head, tiles, row_warps, key_warps, FLASH_SLOTS(slots)>::attend(a);                                       \
     }
 FLASH_KERNELS(FLASH_KERNEL)

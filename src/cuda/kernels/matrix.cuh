@@ -11,6 +11,7 @@
  * values: grid (pairs / ROW_THREADS, rows). */
 extern "C" __global__ void pack_rows(uint32_t *out, const float *x, int cols, int units, int parts)
 {
+    wait_for_previous();
     const int pair = (int)(blockIdx.x * blockDim.x + threadIdx.x), pairs = units * (UNIT / 2), row = blockIdx.y;
     if (pair >= pairs)
         return;
@@ -301,6 +302,7 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
  * 2 / ROW_THREADS, rows). */
 extern "C" __global__ void add_parts(card_map map, card_parts parts, int splits)
 {
+    wait_for_previous();
     const int pair = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y, rows = gridDim.y;
     if (2 * pair >= parts.width)
         return;
@@ -321,12 +323,14 @@ extern "C" __global__ void add_parts(card_map map, card_parts parts, int splits)
     extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, MATRIX_AT_ONCE)                                       \
         matrix_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)             \
     {                                                                                                                  \
+        wait_for_previous();                                                                                           \
         matrix_tile<format_##format, MATRIX_ROWS, MATRIX_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,    \
                                                                            w_parts, parts);                            \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, SMALL_AT_ONCE)                                        \
         matrix_small_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)       \
     {                                                                                                                  \
+        wait_for_previous();                                                                                           \
         matrix_tile<format_##format, SMALL_ROWS, SMALL_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,      \
                                                                          w_parts, parts);                              \
     }

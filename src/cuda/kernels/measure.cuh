@@ -9,6 +9,7 @@
  * bytes in a row. */
 extern "C" __global__ void __launch_bounds__(MEASURE_THREADS) measure_copy(uint4 *to, const uint4 *from, size_t n)
 {
+    wait_for_previous();
     enum { UNDER_WAY = 4 };
     const size_t piece = (size_t)UNDER_WAY * blockDim.x;
     for (size_t at = blockIdx.x * piece + threadIdx.x; at < n; at += gridDim.x * piece) {
@@ -37,6 +38,7 @@ __device__ inline uint32_t measure_pair(uint32_t seed)
  * mma.sync, the instruction of ward's own kernels. */
 extern "C" __global__ void __launch_bounds__(MEASURE_THREADS) measure_multiply(float *out, int turns)
 {
+    wait_for_previous();
     const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
     float sums[MEASURE_SUMS][4];
     uint32_t a[2][4], b[MEASURE_SUMS / 2][2];
@@ -107,6 +109,7 @@ __device__ inline void measure_group_multiply(float (&c)[128], uint64_t a, uint6
  */
 extern "C" __global__ void __launch_bounds__(MEASURE_THREADS) measure_group(float *out, int turns)
 {
+    wait_for_previous();
     const uint32_t thread = blockIdx.x * blockDim.x + threadIdx.x;
     float sum = 0;
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

@@ -35,6 +35,7 @@ __device__ inline uint8_t *at_plane(const uint8_t *plane, size_t offset)
 /* `bytes` of each value, which is a float of any kind. */
 extern "C" __global__ void place_floats(card_matrix w, const uint8_t *from, int first_row, int rows, int bytes)
 {
+    wait_for_previous();
     placed_unit u;
     if (!this_unit(&u, w, first_row, rows))
         return;
@@ -50,6 +51,7 @@ extern "C" __global__ void place_floats(card_matrix w, const uint8_t *from, int 
 /* Blocks of 32 with one scale, or scale and minimum; kind: enum card_block. */
 extern "C" __global__ void place_blocks_32(card_matrix w, const uint8_t *from, int first_row, int rows, int kind)
 {
+    wait_for_previous();
     placed_unit u;
     if (!this_unit(&u, w, first_row, rows))
         return;
@@ -105,6 +107,7 @@ extern "C" __global__ void place_blocks_32(card_matrix w, const uint8_t *from, i
 /* Q4_K and Q5_K; cols is a multiple of 256, so nothing is filled up. */
 extern "C" __global__ void place_blocks_k(card_matrix w, const uint8_t *from, int first_row, int rows)
 {
+    wait_for_previous();
     placed_unit u;
     if (!this_unit(&u, w, first_row, rows))
         return;
@@ -142,6 +145,7 @@ extern "C" __global__ void place_blocks_k(card_matrix w, const uint8_t *from, in
 
 extern "C" __global__ void place_q6_k(card_matrix w, const uint8_t *from, int first_row, int rows)
 {
+    wait_for_previous();
     placed_unit u;
     if (!this_unit(&u, w, first_row, rows))
         return;

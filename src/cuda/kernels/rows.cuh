@@ -7,6 +7,7 @@
 /* out [rows][cols] = scale * rows `ids` of the table. A block for a row. */
 extern "C" __global__ void embed(float *out, card_matrix table, const int32_t *ids, float scale)
 {
+    wait_for_previous();
     const int row = blockIdx.x, id = ids[row];
     for (int unit = threadIdx.x; unit * UNIT < table.cols; unit += blockDim.x) {
         float v[UNIT];
@@ -19,6 +20,7 @@ extern "C" __global__ void embed(float *out, card_matrix table, const int32_t *i
 /* x [rows][cols] += table. A block for a row. */
 extern "C" __global__ void add_table(float *x, card_matrix table)
 {
+    wait_for_previous();
     const int row = blockIdx.x;
     for (int unit = threadIdx.x; unit * UNIT < table.cols; unit += blockDim.x) {
         float v[UNIT];
@@ -70,6 +72,7 @@ __device__ inline void quantize_row(const card_bytes &to, int row, const float *
 /* Rows that others have written; a thread for a unit: grid (units / ROW_THREADS, rows). */
 extern "C" __global__ void quantize_rows(card_bytes to, const float *x, int cols)
 {
+    wait_for_previous();
     const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
     if (unit < to.units)
         quantize_unit(to, row, unit, x + (size_t)row * (size_t)cols + unit * UNIT, cols - unit * UNIT);
@@ -78,6 +81,7 @@ extern "C" __global__ void quantize_rows(card_bytes to, const float *x, int cols
 extern "C" __global__ void rms_norm(float *out, const float *x, const float *weight, int cols, float eps,
                                     card_bytes bytes)
 {
+    wait_for_previous();
     __shared__ float shared[32];
     x += (size_t)blockIdx.x * (size_t)cols;
     out += (size_t)blockIdx.x * (size_t)cols;
@@ -91,6 +95,7 @@ extern "C" __global__ void rms_norm(float *out, const float *x, const float *wei
 extern "C" __global__ void add_rms_norm(float *residual, float *x, const float *weight, const float *next_weight,
                                         int cols, float eps, card_bytes bytes)
 {
+    wait_for_previous();
     __shared__ float shared[32];
     x += (size_t)blockIdx.x * (size_t)cols;
     residual += (size_t)blockIdx.x * (size_t)cols;
@@ -112,6 +117,7 @@ extern "C" __global__ void add_rms_norm(float *residual, float *x, const float *
 extern "C" __global__ void layer_norm(float *out, const float *x, const float *weight, const float *bias, int cols,
                                       float eps)
 {
+    wait_for_previous();
     __shared__ float shared[32];
     x += (size_t)blockIdx.x * (size_t)cols;
     out += (size_t)blockIdx.x * (size_t)cols;
@@ -140,6 +146,7 @@ __device__ inline size_t this_value()
 
 extern "C" __global__ void gelu(float *x, size_t n)
 {
+    wait_for_previous();
     const size_t i = this_value();
     if (i < n)
         x[i] = gelu_value(x[i]);
@@ -147,6 +154,7 @@ extern "C" __global__ void gelu(float *x, size_t n)
 
 extern "C" __global__ void gelu_multiply(float *out, const float *gate, const float *up, size_t n)
 {
+    wait_for_previous();
     const size_t i = this_value();
     if (i < n)
         out[i] = gelu_value(gate[i]) * up[i];
@@ -154,6 +162,7 @@ extern "C" __global__ void gelu_multiply(float *out, const float *gate, const fl
 
 extern "C" __global__ void add(float *x, const float *y, size_t n)
 {
+    wait_for_previous();
     const size_t i = this_value();
     if (i < n)
         x[i] += y[i];
@@ -163,6 +172,7 @@ extern "C" __global__ void add(float *x, const float *y, size_t n)
 extern "C" __global__ void gelu_multiply_bytes(float *out, const float *gate, const float *up, int cols,
                                                card_bytes bytes)
 {
+    wait_for_previous();
     const int unit = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y;
     if (unit >= bytes.units)
         return;
@@ -192,6 +202,7 @@ __device__ inline void norm_rotate(float *x, const card_heads &h, const float *w
  * n_heads being 0 where there are no norms. */
 extern "C" __global__ void store(card_heads h)
 {
+    wait_for_previous();
     __shared__ float shared[32];
     const int row = blockIdx.y, head = (int)blockIdx.x - h.n_heads, n_kv_heads = (int)gridDim.x - h.n_heads;
     const size_t width = (size_t)h.head_dim;
@@ -215,6 +226,7 @@ extern "C" __global__ void store(card_heads h)
  * square */
 extern "C" __global__ void pool(float *out, const float *x, int side, int block, int cols)
 {
+    wait_for_previous();
     const int squares = side / block, top = (int)blockIdx.x / squares * block, left = (int)blockIdx.x % squares * block;
     for (int c = threadIdx.x; c < cols; c += blockDim.x) {
         float sum = 0;
@@ -244,6 +256,7 @@ __device__ inline float capped(float logit, float cap)
  * rows). */
 extern "C" __global__ void choose_parts(card_choice_part *parts, const float *logits, int n, float cap)
 {
+    wait_for_previous();
     __shared__ float best[32];
     __shared__ int32_t best_id[32];
     __shared__ float sums[32];
@@ -281,6 +294,7 @@ extern "C" __global__ void choose_parts(card_choice_part *parts, const float *lo
 /* One thread for a row: CHOICE_BLOCKS parts are soon gone through. */
 extern "C" __global__ void choose_whole(card_choice *out, const card_choice_part *parts, int rows)
 {
+    wait_for_previous();
     const int row = (int)threadIdx.x;
     if (row >= rows)
         return;

@@ -171,12 +171,14 @@ template <class Format, int N> __device__ inline void vector_floats(const card_m
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
         vector_##format##_##N(card_maps maps, const void *q, const void *scales, int rows)                             \
     {                                                                                                                  \
+        wait_for_previous();                                                                                           \
         vector_bytes<format_##format, N>(maps, (const int4 *)q, (const float2 *)scales, rows);                         \
     }
 #define VECTOR_FLOATS(format, N)                                                                                       \
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
         vector_##format##_##N(card_maps maps, const void *x, const void *unused, int rows)                             \
     {                                                                                                                  \
+        wait_for_previous();                                                                                           \
         (void)unused;                                                                                                  \
         vector_floats<format_##format, N>(maps, (const float *)x, rows);                                               \
     }
