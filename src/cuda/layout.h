@@ -174,6 +174,22 @@ struct card_choice_part {
     double sum; /* of exp(x - logit) */
 };
 
+/* How a token is drawn: of engine/sample.h. */
+struct card_draw {
+    double number;
+    float temperature;
+    int top_k;
+    float top_p, min_p;
+};
+
+/* Memory for drawing; `bins` and `found` are zero between draws. */
+struct card_drawing {
+    double *sums;         /* [rows][CHOICE_BLOCKS] */
+    uint64_t *candidates; /* [rows][DRAW_MOST] */
+    int *bins;            /* [rows][DRAW_BINS] */
+    int *found;           /* [rows] candidates, of which the first DRAW_MOST are there */
+};
+
 enum {
     ROW_THREADS = 256,    /* of a block that takes a row */
     VECTOR_THREADS = 128, /* of matrix times vector: each warp takes VECTOR_OUTPUTS rows of the weights */
@@ -201,6 +217,9 @@ enum {
     MEASURE_THREADS = 256,
     MEASURE_SUMS = 8,     /* independent products of a warp */
     MEASURE_GROUP_PRODUCTS = 8, /* of a warpgroup, one after the other */
+    DRAW_BINS = 4096,
+    DRAW_MOST = 2048,     /* tokens that are sorted */
+    DRAW_THREADS = 1024,
 };
 
 /* Attention of few rows. Heads of more than SPLIT_WIDTH dimensions are several slabs. Macros, for host and card. */

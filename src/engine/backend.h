@@ -4,6 +4,7 @@
 #ifndef WARD_ENGINE_BACKEND_H
 #define WARD_ENGINE_BACKEND_H
 
+#include "engine/sample.h"
 #include "kernels/compute.h"
 
 struct backend {
@@ -26,10 +27,10 @@ struct kv_layer {
     int n_heads, head_dim, capacity;
 };
 
-/* The likeliest token of a row of logits (the first of equals), and what its probability needs: log-probability = logit
- * - log_sum. */
+/* The token of a row of logits, the likeliest (the first of equals) or a drawn one, and what its probability needs:
+ * log-probability = logit - log_sum. */
 struct choice {
-    int32_t id;
+    int32_t id; /* -1: the host has to draw it */
     float logit;
     double log_sum; /* of the exponentials of all logits, its logarithm */
 };
@@ -106,9 +107,11 @@ struct backend_ops {
     void (*attention)(struct backend *be, const struct attention *a);
     /* out [side/block][side/block][cols] = means over block x block squares of x [side][side][cols] */
     void (*pool)(struct backend *be, float *out, const float *x, int side, int block, int cols);
-    /* out [rows] of logits [rows][n], which are softcapped first unless softcap is 0: cap * tanh(x / cap). NULL: the
-     * host chooses as fast. */
-    void (*choose)(struct backend *be, struct choice *out, const float *logits, int rows, int n, float softcap);
+    /* out [rows] of logits [rows][n], which are softcapped first unless softcap is 0: cap * tanh(x / cap). Drawn by
+     * draws [rows], of a temperature above 0, as sample_token draws; draws NULL: the likeliest. choose NULL: the host
+     * chooses as fast. */
+    void (*choose)(struct backend *be, struct choice *out, const float *logits, const struct draw *draws, int rows,
+                   int n, float softcap);
 };
 
 WARD_CHECKED int backend_cpu_open(struct backend **out, int threads, enum isa highest, struct ward_error *err);

@@ -226,7 +226,7 @@ static void check_choice(struct check *c)
         struct choice choice = {0}, *out = reserve(c, sizeof *out);
         const float *in = send(c, logits, LOGITS * sizeof *logits);
         if (!c->rc) {
-            c->be->ops->choose(c->be, out, in, 1, LOGITS, 0);
+            c->be->ops->choose(c->be, out, in, NULL, 1, LOGITS, 0);
             c->be->ops->read(c->be, &choice, out, sizeof choice);
             c->rc = c->be->ops->finish(c->be, c->err);
         }

@@ -2,12 +2,14 @@
 #include "engine/backend.h"
 
 #include "cuda/card.h"
+#include "engine/buffers.h"
 #include "kernels/kernels.h"
 
 #include <stdlib.h>
 
 _Static_assert((int)VECTOR_ROWS == (int)GEMV_MAX_N, "as many rows as the engine hands over at once");
 _Static_assert(sizeof(struct choice) == sizeof(struct card_choice), "what kernels write is what the engine reads");
+_Static_assert(sizeof(struct draw) == sizeof(struct card_draw), "what the engine writes is what kernels read");
 
 /* 512 rows of 4,096 outputs in two parts. */
 enum { SUMS_BYTES = 16 << 20 };
@@ -15,10 +17,10 @@ enum { SUMS_BYTES = 16 << 20 };
 struct backend_cuda {
     struct backend base;
     struct card *card;
-    struct card_choice_part *choice_parts; /* [VECTOR_ROWS][CHOICE_BLOCKS] */
-    unsigned *arrived;                     /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
-    float *sums;                           /* SUMS_BYTES: parts of products of many rows */
-    bool quantized;                        /* weights that take int8 have been placed */
+    void *choosing;    /* memory for choosing tokens, of all sessions */
+    unsigned *arrived; /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
+    float *sums;       /* SUMS_BYTES: parts of products of many rows */
+    bool quantized;    /* weights that take int8 have been placed */
     /* Rows that the last operation has left as int8 in `packed` on the way. */
     const float *ready;
     const void *ready_packed;
@@ -87,7 +89,7 @@ static bool is_ready(struct backend *be, const float *x, int rows, const void *p
 
 static void cuda_close(struct backend *be)
 {
-    card_release(card_of(be), ((struct backend_cuda *)be)->choice_parts);
+    card_release(card_of(be), ((struct backend_cuda *)be)->choosing);
     card_release(card_of(be), ((struct backend_cuda *)be)->arrived);
     card_release(card_of(be), ((struct backend_cuda *)be)->sums);
     pool_close(&be->pool);
@@ -394,13 +396,40 @@ static void cuda_pool(struct backend *be, float *out, const float *x, int side, 
     LAUNCH(be, KERNEL_pool, squares * squares, 1, 1, ROW_THREADS, 0, &out, &x, &side, &block, &cols);
 }
 
-static void cuda_choose(struct backend *be, struct choice *out, const float *logits, int rows, int n, float softcap)
+/* Memory for choosing the tokens of VECTOR_ROWS rows; returns how many bytes it has. */
+static size_t choosing_in(void *memory, struct card_choice_part **parts, struct card_drawing *drawing)
 {
-    struct card_choice_part *parts = ((struct backend_cuda *)be)->choice_parts; /* of all sessions */
+    const struct buffer_request wanted[] = {
+        {(void **)parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof **parts},
+        {(void **)&drawing->sums, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *drawing->sums},
+        {(void **)&drawing->candidates, VECTOR_ROWS * DRAW_MOST * sizeof *drawing->candidates},
+        {(void **)&drawing->bins, VECTOR_ROWS * DRAW_BINS * sizeof *drawing->bins},
+        {(void **)&drawing->found, VECTOR_ROWS * sizeof *drawing->found},
+    };
+    const size_t n = sizeof wanted / sizeof *wanted;
+    if (memory)
+        buffers_place(memory, wanted, n);
+    return buffers_bytes(wanted, n);
+}
+
+static void cuda_choose(struct backend *be, struct choice *out, const float *logits, const struct draw *draws, int rows,
+                        int n, float softcap)
+{
+    struct card_choice_part *parts;
+    struct card_drawing drawing;
+    (void)choosing_in(((struct backend_cuda *)be)->choosing, &parts, &drawing);
     forget_ready(be);
     card_lock(card_of(be));
     LAUNCH(be, KERNEL_choose_parts, CHOICE_BLOCKS, (unsigned)rows, 1, ROW_THREADS, 0, &parts, &logits, &n, &softcap);
     LAUNCH(be, KERNEL_choose_whole, 1, 1, 1, 32, 0, &out, &parts, &rows);
+    if (draws) {
+        LAUNCH(be, KERNEL_draw_parts, CHOICE_BLOCKS, (unsigned)rows, 1, ROW_THREADS, 0, &drawing, &out, &draws, &logits,
+               &n, &softcap);
+        LAUNCH(be, KERNEL_draw_gather, CHOICE_BLOCKS, (unsigned)rows, 1, ROW_THREADS, 0, &drawing, &out, &draws,
+               &logits, &n, &softcap);
+        LAUNCH(be, KERNEL_draw_whole, (unsigned)rows, 1, 1, DRAW_THREADS, 0, &out, &drawing, &draws, &logits, &n,
+               &softcap);
+    }
     card_unlock(card_of(be));
 }
 
@@ -577,16 +606,16 @@ int backend_cuda_open(struct backend **out, int index, int threads, struct ward_
         .encoder_type = TENSOR_F16,
         .keeps_work = true,
     };
-    void *parts = NULL, *arrived = NULL, *sums = NULL;
+    struct card_choice_part *parts;
+    struct card_drawing drawing;
+    void *arrived = NULL, *sums = NULL;
     int rc = pool_open(&be->base.pool, threads, err);
     if (!rc)
-        rc = card_alloc(card, &parts, VECTOR_ROWS * CHOICE_BLOCKS * sizeof *be->choice_parts, "the choice of tokens",
-                        err);
+        rc = card_alloc(card, &be->choosing, choosing_in(NULL, &parts, &drawing), "the choice of tokens", err);
     if (!rc)
         rc = card_alloc(card, &arrived, SPLIT_COUNTERS * sizeof *be->arrived, "attention", err);
     if (!rc)
         rc = card_alloc(card, &sums, SUMS_BYTES, "sums of products", err);
-    be->choice_parts = parts;
     be->arrived = arrived;
     be->sums = sums;
     if (rc) {

@@ -74,9 +74,13 @@ static bool is_stop(const struct model_config *config, int32_t id)
 }
 
 /* The next token. */
-static int32_t choose(struct ward_session *s, const struct sampler_options *sampling)
+static int32_t choose(struct ward_session *s)
 {
-    return s->choose ? s->choice.id : sample_token(&s->sampler, s->logits, sampling);
+    if (s->choice.id < 0)
+        return sample_token(&s->sampler, s->logits, &s->sampling);
+    if (s->sampling.temperature > 0)
+        sample_advance(&s->sampler);
+    return s->choice.id;
 }
 
 /* Tells the caller of a token and what it adds; returns nonzero when the caller wants to stop. */
@@ -84,8 +88,9 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
 {
     if (!o->on_token)
         return 0;
+    const bool chosen = s->choice.id >= 0;
     const double log_sum =
-        s->choose ? s->choice.log_sum : sample_log_sum(s->logits, s->model->checkpoint.config.text.vocab_size);
+        chosen ? s->choice.log_sum : sample_log_sum(s->logits, s->model->checkpoint.config.text.vocab_size);
     if (o->logprobs)
         sample_top(&s->sampler, s->logits, log_sum, o->logprobs, s->top);
     const struct ward_token token = {
@@ -93,7 +98,7 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
         .text = a->piece,
         .length = a->length,
         .thinking = a->of_thinking,
-        .logprob = (float)((double)(s->choose ? s->choice.logit : s->logits[id]) - log_sum),
+        .logprob = (float)((double)(chosen ? s->choice.logit : s->logits[id]) - log_sum),
         .top = s->top,
         .n_top = o->logprobs,
     };
@@ -104,14 +109,13 @@ static int tell(struct ward_session *s, const struct answer *a, const struct war
 static int decode(struct ward_session *s, struct answer *a, const struct ward_generate_options *o,
                   struct ward_result *result, int max_tokens, double start, struct ward_error *err)
 {
-    const struct sampler_options sampling = {o->temperature, o->top_k, o->top_p, o->min_p};
     /* An observer sees each position once. Random weights go round in circles, where every guess is right: they would
      * be measured faster than the weights that they stand for. */
     const bool wanted = o->draft_max > 0 || (o->draft_max == 0 && !s->model->checkpoint.config.random_weights);
     const int draft_most = !wanted || s->observer.fn ? 0 : o->draft_max ? o->draft_max : DRAFT_MOST;
     double first = 0;
     for (;;) {
-        const int32_t id = choose(s, &sampling);
+        const int32_t id = choose(s);
         result->ids[result->n_ids++] = id;
         const bool stop = !o->ignore_eos && is_stop(&s->model->checkpoint.config, id);
         const bool last = stop || result->n_ids == (size_t)max_tokens || s->n_held == s->context;
@@ -192,7 +196,9 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
     max_tokens = max_tokens < s->context ? max_tokens : s->context;
     rc = reserve(s, o, &answer, result, max_tokens, err);
     struct prefill_report report;
-    s->choose = s->model->backend->ops->choose && o->temperature <= 0 && o->logprobs == 0;
+    s->choose = s->model->backend->ops->choose && o->logprobs == 0;
+    s->sampling = (struct sampler_options){o->temperature, o->top_k, o->top_p, o->min_p};
+    sampler_seed(&s->sampler, o->seed);
     if (!rc)
         rc = session_prefill(s, &prompt, o, &report, err);
     if (!rc) {
@@ -202,7 +208,6 @@ int ward_generate(ward_session *s, const struct ward_message *messages, size_t n
         result->image_ms = report.image_ms;
         result->vision_ms = report.vision_ms;
         result->prefill_ms = report.prefill_ms;
-        sampler_seed(&s->sampler, o->seed);
         rc = decode(s, &answer, o, result, max_tokens, start, err);
     }
     if (!rc) {

@@ -22,11 +22,23 @@ void sampler_seed(struct sampler *s, uint64_t seed)
     s->random = seed;
 }
 
-/* A number in [0, 1) with 53 random bits. */
-static double random_unit(struct sampler *s)
+/* 53 random bits. */
+double sample_number(const struct sampler *s, int ahead)
+{
+    const uint64_t state = s->random + ((uint64_t)ahead + 1) * RANDOM_STEP;
+    return (double)(random_mix(state) >> 11) * 0x1p-53;
+}
+
+void sample_advance(struct sampler *s)
 {
     s->random += RANDOM_STEP;
-    return (double)(random_mix(s->random) >> 11) * 0x1p-53;
+}
+
+static double random_unit(struct sampler *s)
+{
+    const double number = sample_number(s, 0);
+    sample_advance(s);
+    return number;
 }
 
 static int argmax(const float *logits, int vocab)

@@ -11,6 +11,12 @@ struct sampler_options {
     float min_p;       /* 0: off */
 };
 
+/* A token to be drawn elsewhere, as sample_token would: the number in [0, 1) that decides. */
+struct draw {
+    double number;
+    struct sampler_options options;
+};
+
 struct sampler {
     uint64_t random;                 /* state of the generator */
     struct ward_logprob *candidates; /* [vocab] work */
@@ -20,6 +26,11 @@ struct sampler {
 WARD_CHECKED int sampler_open(struct sampler *s, int vocab, struct ward_error *err);
 void sampler_close(struct sampler *s);
 void sampler_seed(struct sampler *s, uint64_t seed);
+
+/* The number of the draw that follows `ahead` further ones. */
+double sample_number(const struct sampler *s, int ahead);
+/* A token was drawn by the next number. */
+void sample_advance(struct sampler *s);
 
 /* Log of the sum of exp(logits): logits[i] minus it is the log-probability of i. */
 double sample_log_sum(const float *logits, int vocab);

@@ -228,9 +228,12 @@ static int fetch_logits(struct ward_session *s, int row, struct ward_error *err)
     struct backend *be = s->model->backend;
     const size_t vocab = (size_t)c->vocab_size;
     s->row = row;
+    s->choice.id = -1;
     if (s->choose) {
         be->ops->read(be, &s->choice, &s->text.b.choices[row], sizeof s->choice);
-        return be->ops->finish(be, err);
+        const int rc = be->ops->finish(be, err);
+        if (rc || s->choice.id >= 0)
+            return rc;
     }
     be->ops->read(be, s->logits, s->text.b.logits + (size_t)row * vocab, vocab * sizeof *s->logits);
     if (c->final_softcap > 0) {
@@ -239,6 +242,15 @@ static int fetch_logits(struct ward_session *s, int row, struct ward_error *err)
             s->logits[i] = cap * tanhf(s->logits[i] / cap);
     }
     return be->ops->finish(be, err);
+}
+
+/* Says how the tokens of the next step's rows are chosen. Row r is drawn by the number that comes after those of the
+ * rows before it: it is asked for when they have been taken, or not at all. */
+static void prepare_draws(struct ward_session *s, int rows)
+{
+    s->text.drawn = s->choose && s->sampling.temperature > 0;
+    for (int r = 0; r < rows; r++)
+        s->text.draws[r] = (struct draw){sample_number(&s->sampler, r), s->sampling};
 }
 
 int session_prefill(struct ward_session *s, const struct prompt *p, const struct ward_generate_options *options,
@@ -250,6 +262,7 @@ int session_prefill(struct ward_session *s, const struct prompt *p, const struct
                          "the prompt has %zu tokens; with room for an answer a context of %d takes at most %d",
                          p->ids.n, s->context, s->context - 1);
     s->n_ahead = 0;
+    prepare_draws(s, 1);
     speculator_begin(&s->speculator);
     forget_after(s, reusable(s, p));
     report->cached_tokens = s->n_held;
@@ -288,6 +301,7 @@ int session_step(struct ward_session *s, int32_t id, int draft_most, bool always
     s->held[s->n_held++] = id;
     s->n_ahead = speculator_draft(&s->speculator, s->held, s->n_held, draft_most < room ? draft_most : room, always,
                                   s->model->checkpoint.config.image_token);
+    prepare_draws(s, 1 + s->n_ahead);
     text_step(&s->text, &s->kv, s->held + position, position, 1 + s->n_ahead, &s->observer);
     const int rc = fetch_logits(s, 0, err);
     speculator_note_step(&s->speculator, clock_ms() - start);

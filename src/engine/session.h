@@ -36,9 +36,10 @@ struct ward_session {
     float *features;          /* [image_tokens][D] of the image being prefilled, in the backend's memory */
     uint8_t *pixels;          /* [size][size][3] */
     float *patches;           /* [size / patch_size squared][3][patch_size][patch_size] */
-    bool choose;              /* the backend chooses the likeliest token: its logits stay where they are */
-    struct choice choice;     /* of the last held position, if `choose` */
-    float *logits;            /* [V] of the last held position in host memory, unless `choose` */
+    struct sampler_options sampling;
+    bool choose;              /* the backend chooses the token: its logits stay where they are */
+    struct choice choice;     /* of the last held position; its id is -1 unless the backend has chosen */
+    float *logits;            /* [V] of the last held position in host memory, where the id is -1 */
     struct ward_logprob *top; /* [logprobs] */
     int top_capacity;
 };
@@ -49,7 +50,7 @@ struct prefill_report {
 };
 
 /* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last
- * token; those of later steps as well as s->choose says at that time. */
+ * token, or what was chosen by them; that and later steps do as s->choose and s->sampling say at that time. */
 WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt,
                                  const struct ward_generate_options *options, struct prefill_report *report,
                                  struct ward_error *err);

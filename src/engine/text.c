@@ -17,6 +17,7 @@ static void rope_frequencies(float *out, const struct rope_config *rope, int hea
 
 /* What differs from one step to the next, of `rows` rows: written at once, so that all else is the same call again. */
 struct inputs {
+    struct draw *draws;   /* [GEMV_MAX_N] */
     int32_t *ids;         /* [rows] */
     int *positions;       /* [rows] */
     int *lo[2], *hi[2];   /* [rows] the interval of positions that a row sees, on sliding layers and on global ones */
@@ -25,16 +26,18 @@ struct inputs {
 
 static size_t inputs_bytes(int rows, int head_dim)
 {
-    return (size_t)rows * (6 * sizeof(int) + 2 * (size_t)head_dim * sizeof(float));
+    return GEMV_MAX_N * sizeof(struct draw) + (size_t)rows * (6 * sizeof(int) + 2 * (size_t)head_dim * sizeof(float));
 }
 
 /* Where they lie in a buffer, the host's or the backend's. */
 static struct inputs lay_out(void *buffer, int rows, int head_dim)
 {
-    int *const ints = buffer;
-    float *const angles = (float *)buffer + 6 * (size_t)rows;
+    struct draw *const draws = buffer;
+    int *const ints = (int *)(draws + GEMV_MAX_N);
+    float *const angles = (float *)ints + 6 * (size_t)rows;
     const size_t n = (size_t)rows, part = n * (size_t)(head_dim / 2);
     return (struct inputs){
+        .draws = draws,
         .ids = ints,
         .positions = ints + n,
         .lo = {ints + 2 * n, ints + 3 * n},
@@ -108,8 +111,8 @@ int text_open(struct text_decoder *t, struct backend *be, const struct text_conf
 void text_close(struct text_decoder *t)
 {
     struct text_buffers *b = &t->b;
-    for (int i = 0; t->be && i < GEMV_MAX_N; i++)
-        t->be->ops->forget(t->be, &t->steps[i]);
+    for (int i = 0; t->be && i < 2 * GEMV_MAX_N; i++)
+        t->be->ops->forget(t->be, &t->steps[i / GEMV_MAX_N][i % GEMV_MAX_N]);
     if (t->be)
         t->be->ops->release(t->be, b->memory);
     free(b->host_inputs);
@@ -154,6 +157,7 @@ static void write_inputs(struct text_decoder *t, const int32_t *ids, int first, 
                          const struct text_image *images, int n_images)
 {
     const struct inputs in = lay_out(t->b.host_inputs, rows, t->config->head_dim);
+    memcpy(in.draws, t->draws, sizeof t->draws);
     memcpy(in.ids, ids, (size_t)rows * sizeof *ids);
     for (int r = 0; r < rows; r++)
         in.positions[r] = first + r;
@@ -299,13 +303,14 @@ void text_logits(struct text_decoder *t, int row, int rows, int position, const 
     t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);
     observe(observer, t->be, "text.logits", -1, position, rows, c->vocab_size, b->logits);
     if (t->be->ops->choose)
-        t->be->ops->choose(t->be, b->choices, b->logits, rows, c->vocab_size, (float)c->final_softcap);
+        t->be->ops->choose(t->be, b->choices, b->logits, t->drawn ? lay_out(b->inputs, 0, 0).draws : NULL, rows,
+                           c->vocab_size, (float)c->final_softcap);
 }
 
 void text_step(struct text_decoder *t, struct kv_cache *kv, const int32_t *ids, int first, int rows,
                const struct observer *observer)
 {
-    void **recording = &t->steps[rows - 1];
+    void **recording = &t->steps[t->drawn][rows - 1];
     kv_note_stored(kv, first, rows);
     write_inputs(t, ids, first, rows, NULL, 0);
     if (!observer->fn && t->be->ops->begin(t->be, recording))

@@ -18,7 +18,7 @@ struct text_buffers {
     float *gate, *up;          /* [rows][I] */
     float *logits;             /* [at most GEMV_MAX_N][V] */
     struct choice *choices;    /* [GEMV_MAX_N] of them, where the backend chooses */
-    void *inputs, *host_inputs; /* of the rows: ids, positions, what they see, their angles (text.c) */
+    void *inputs, *host_inputs; /* of the rows: draws, ids, positions, what they see, their angles (text.c) */
     void *packed, *attention;  /* for linear and for attention */
     float *inverse_frequency;  /* [2][C/2], in host memory */
 };
@@ -28,7 +28,9 @@ struct text_decoder {
     const struct text_config *config;
     const struct text_weights *weights;
     struct text_buffers b;
-    void *steps[GEMV_MAX_N]; /* the backend's recordings of text_step for each number of rows */
+    bool drawn;                    /* the backend draws tokens: by these, which the next step hands over */
+    struct draw draws[GEMV_MAX_N]; /* of its rows; of text_logits' rows, after text_forward */
+    void *steps[2][GEMV_MAX_N];    /* the backend's recordings of text_step: not drawn, drawn; for each number of rows */
     float embed_scale;
 };
 

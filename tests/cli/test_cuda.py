@@ -211,6 +211,10 @@ def drafts_and_drawn_answers_are_repeatable():
     drawn = ["-m", TEXT, "-n", "12", "--temp", "1", "--seed", "5", "--ignore-eos", "--device", "cuda", "the the the"]
     first = answer(*drawn, env=emulated())["ids"]
     equal(answer(*drawn, env=emulated(order="reverse"))["ids"], first, "the same seed")
+    # Log-probabilities need the logits, by which the processor then draws.
+    for limits in ((), ("--top-k", "20", "--top-p", "0.9"), ("--top-p", "0.8", "--draft-max", "7"), ("--min-p", "0.1")):
+        equal(answer(*drawn, *limits, env=emulated())["ids"], answer(*drawn, *limits, "--logprobs", "1", env=emulated())["ids"],
+              f"drawn on the card and on the processor, {limits}")
     greedy = ["-m", TEXT, "-n", "12", "--ignore-eos", "--device", "cuda", "the the the"]
     equal(answer(*greedy, "--draft-max", "7", env=emulated())["ids"], answer(*greedy, "--draft-max", "0", env=emulated())["ids"],
           "with drafts and without")

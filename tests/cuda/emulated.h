@@ -153,6 +153,21 @@ static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector)
     return out;
 }
 
+/* One thread runs at a time. */
+static inline int atomicAdd(int *at, int x)
+{
+    const int old = *at;
+    *at += x;
+    return old;
+}
+
+static inline int atomicMin(int *at, int x)
+{
+    const int old = *at;
+    *at = x < old ? x : old;
+    return old;
+}
+
 static inline int __dp4a(int a, int b, int c)
 {
     for (int i = 0; i < 32; i += 8)

@@ -222,7 +222,7 @@ __device__ inline uint16_t float_to_half(float f)
     return float_to_half_bits(fminf(fmaxf(f, -65504.0f), 65504.0f));
 }
 
-__device__ inline float warp_sum(float x)
+template <class T> __device__ inline T warp_sum(T x)
 {
     for (int step = 16; step; step /= 2)
         x += __shfl_xor_sync(0xffffffff, x, step);
@@ -246,14 +246,14 @@ __device__ inline int warp_least(int x)
 }
 
 /* Of all threads of the block, to all; `shared` has room for 32. */
-__device__ inline float block_sum(float x, float *shared)
+template <class T> __device__ inline T block_sum(T x, T *shared)
 {
     x = warp_sum(x);
     __syncthreads(); /* the last sum has been read */
     if (threadIdx.x % 32 == 0)
         shared[threadIdx.x / 32] = x;
     __syncthreads();
-    float sum = 0;
+    T sum = 0;
     for (int warp = 0; warp < (int)blockDim.x / 32; warp++)
         sum += shared[warp];
     return sum;

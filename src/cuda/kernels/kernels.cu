@@ -4,4 +4,5 @@
 #include "cuda/kernels/measure.cuh"
 #include "cuda/kernels/place.cuh"
 #include "cuda/kernels/rows.cuh"
+#include "cuda/kernels/sample.cuh"
 #include "cuda/kernels/vector.cuh"

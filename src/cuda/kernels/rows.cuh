@@ -1,4 +1,4 @@
-/* Operations on rows of float32: norms, activations, embeddings, rotation, the cache, the choice of a token. */
+/* Operations on rows of float32: norms, activations, embeddings, rotation, the cache. */
 #ifndef WARD_CUDA_ROWS_CUH
 #define WARD_CUDA_ROWS_CUH
 
@@ -234,81 +234,6 @@ extern "C" __global__ void pool(float *out, const float *x, int side, int block,
             sum += x[(size_t)((top + i / block) * side + left + i % block) * (size_t)cols + (size_t)c];
         out[(size_t)blockIdx.x * (size_t)cols + (size_t)c] = sum / (float)(block * block);
     }
-}
-
-/* ---- the likeliest token ----------------------------------------------------------------------------------------- */
-
-/* The larger logit, of equals that of the smaller id. */
-__device__ inline void keep_likelier(float *logit, int32_t *id, float other, int32_t other_id)
-{
-    if (other > *logit || (other == *logit && other_id < *id)) {
-        *logit = other;
-        *id = other_id;
-    }
-}
-
-__device__ inline float capped(float logit, float cap)
-{
-    return cap > 0 ? cap * tanhf(logit / cap) : logit;
-}
-
-/* The likeliest token of this block's part of a row, and the part's sum of exponentials below it: grid (CHOICE_BLOCKS,
- * rows). */
-extern "C" __global__ void choose_parts(card_choice_part *parts, const float *logits, int n, float cap)
-{
-    wait_for_previous();
-    __shared__ float best[32];
-    __shared__ int32_t best_id[32];
-    __shared__ float sums[32];
-    const int share = (n + CHOICE_BLOCKS - 1) / CHOICE_BLOCKS, first = (int)blockIdx.x * share;
-    const int end = first + share < n ? first + share : n;
-    logits += (size_t)blockIdx.y * (size_t)n;
-    float logit = -INFINITY;
-    int32_t id = 0x7fffffff;
-    for (int i = first + (int)threadIdx.x; i < end; i += blockDim.x)
-        keep_likelier(&logit, &id, capped(logits[i], cap), i);
-    for (int step = 16; step; step /= 2) {
-        const float other = __shfl_xor_sync(0xffffffff, logit, step);
-        const int32_t other_id = __shfl_xor_sync(0xffffffff, id, step);
-        keep_likelier(&logit, &id, other, other_id);
-    }
-    if (threadIdx.x % 32 == 0) {
-        best[threadIdx.x / 32] = logit;
-        best_id[threadIdx.x / 32] = id;
-    }
-    __syncthreads();
-    for (int warp = 0; warp < (int)blockDim.x / 32; warp++)
-        keep_likelier(&logit, &id, best[warp], best_id[warp]);
-    float sum = 0;
-    for (int i = first + (int)threadIdx.x; i < end; i += blockDim.x)
-        sum += expf(capped(logits[i], cap) - logit);
-    sum = block_sum(sum, sums);
-    if (threadIdx.x == 0) {
-        card_choice_part *part = &parts[blockIdx.y * CHOICE_BLOCKS + blockIdx.x];
-        part->logit = logit;
-        part->id = id;
-        part->sum = (double)sum;
-    }
-}
-
-/* One thread for a row: CHOICE_BLOCKS parts are soon gone through. */
-extern "C" __global__ void choose_whole(card_choice *out, const card_choice_part *parts, int rows)
-{
-    wait_for_previous();
-    const int row = (int)threadIdx.x;
-    if (row >= rows)
-        return;
-    parts += row * CHOICE_BLOCKS;
-    float logit = parts[0].logit;
-    int32_t id = parts[0].id;
-    for (int i = 1; i < CHOICE_BLOCKS; i++)
-        keep_likelier(&logit, &id, parts[i].logit, parts[i].id);
-    double sum = 0;
-    for (int i = 0; i < CHOICE_BLOCKS; i++)
-        sum += parts[i].logit == -INFINITY ? 0 : parts[i].sum * exp((double)(parts[i].logit - logit));
-    out[row].id = id == 0x7fffffff ? 0 : id; /* no logit was a number */
-    out[row].logit = logit;
-    out[row].log_sum = (double)logit + log(sum);
 }
 
 #endif
