@@ -279,8 +279,9 @@ static bool check_attention(const struct attention_case *s)
     const size_t n_kv = (size_t)length * (size_t)kv_width, n = (size_t)s->rows * (size_t)width;
     float *k = float_buffer(n_kv), *v = float_buffer(n_kv), *q = float_buffer(n), *out = float_buffer(n);
     for (size_t i = 0; i < n_kv; i++) {
-        /* of many rows the later keys weigh more, so that what was summed first shrinks */
-        const float size = s->rows > GEMV_MAX_N ? 2 + 6 * (float)i / (float)n_kv : 2;
+        /* of many rows the later keys weigh more, so that what was summed first shrinks; with a window the first */
+        const float rise = 10 * (float)i / (float)n_kv;
+        const float size = s->rows <= GEMV_MAX_N ? 2 : s->window ? 12 - rise : 2 + rise;
         k[i] = f16_to_float(f16_from_float(size * random_float()));
         v[i] = f16_to_float(f16_from_float(random_float()));
     }
@@ -364,14 +365,15 @@ static bool attention(void)
         {40, 2, 1, 24, 64, 9, 0, 0},
         {150, 2, 2, 72, 230, 300, 75, 0},
         {130, 1, 1, 72, 400, 255, 0, 60},
+        {65, 8, 2, 72, 65, 0, 0, 0},
         {40, 2, 1, 256, 340, 290, 0, 0},
         {70, 2, 1, 256, 190, 500, 110, 9},
         {20, 2, 1, 24, 40, 61, 17, 0},
         {40, 1, 1, 128, 300, 210, 200, 20},
-        /* a warp's rows all see but the last of a step's positions, but the first (and above, of 130, only the first)
+        /* a warp's rows all see but the last of a step's positions, but the first (and above, of 65, only the first)
          */
-        {127, 1, 1, 72, 127, 0, 0, 85},
-        {120, 1, 1, 72, 120, 0, 95, 80},
+        {160, 1, 1, 72, 160, 0, 0, 74},
+        {120, 8, 2, 72, 120, 0, 95, 80},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!check_attention(&cases[i]))
