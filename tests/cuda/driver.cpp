@@ -254,7 +254,7 @@ CALL cuCtxSetCurrent(void *context)
 CALL cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     *total = card_memory();
-    *free_bytes = getenv("WARD_EMULATED_INTEGRATED") ? 1 << 20 : *total > used ? *total - used : 0;
+    *free_bytes = getenv("WARD_EMULATED_INTEGRATED") ? (size_t)PAGE : *total > used ? *total - used : 0;
     return ready();
 }
 
