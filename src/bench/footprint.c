@@ -1,7 +1,7 @@
 #include "bench/footprint.h"
 
 #include "base/text.h"
-#include "engine/kv.h"
+#include "engine/session.h"
 #include "model/stored.h"
 
 #include <dirent.h>
@@ -144,54 +144,26 @@ void footprint_clear(struct footprint *f)
 
 /* ---- memory by arithmetic ---------------------------------------------------------------------------------------- */
 
-static uint64_t larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* As text_open and session_open allocate. */
+/* As session_open allocates: work buffers, and logits in host memory. */
 static uint64_t decoder_bytes(const struct ward_model *m, int rows)
 {
     const struct text_config *t = &m->checkpoint.config.text;
-    struct backend *be = m->backend;
-    const uint64_t hidden = (uint64_t)t->hidden_size, q = (uint64_t)t->n_heads * (uint64_t)t->head_dim,
-                   kv = (uint64_t)t->n_kv_heads * (uint64_t)t->head_dim, wide = (uint64_t)t->intermediate_size;
-    const uint64_t row = 2 * hidden + 2 * q + 2 * kv + 2 * wide + 2 * (uint64_t)t->head_dim;
-    const int logits = rows < GEMV_MAX_N ? rows : GEMV_MAX_N;
-    uint64_t packed = be->ops->packed_size(be, rows, t->hidden_size);
-    packed = larger(packed, be->ops->packed_size(be, rows, t->n_heads * t->head_dim));
-    packed = larger(packed, be->ops->packed_size(be, rows, t->intermediate_size));
-    return 4 * ((uint64_t)rows * row + (uint64_t)(logits + 1) * (uint64_t)t->vocab_size) + packed;
+    return text_work_bytes(m->backend, t, &m->checkpoint.weights->text, rows) + sizeof(float) * (uint64_t)t->vocab_size;
 }
 
-/* As encoder_open and session_open allocate: hidden, norm, q, k, v, the keys and values by head; the widest rows, of a
- * block of 1,024 patches, where k was; pixels as bytes and, patch by patch, as floats. */
+/* As encoder_open and session_open allocate: work buffers; pixels as bytes and, patch by patch, as floats. */
 static uint64_t encoder_bytes(const struct ward_model *m)
 {
     const struct vision_config *v = &m->checkpoint.config.vision;
-    struct backend *be = m->backend;
-    if (!v->n_layers)
-        return 0;
-    const int side = v->image_size / v->patch_size, patches = side * side, block = patches < 1024 ? patches : 1024;
-    const int pixels = v->n_channels * v->patch_size * v->patch_size;
-    const uint64_t rows = 4 * (uint64_t)patches * (uint64_t)v->hidden_size;
-    const uint64_t input = 4 * (uint64_t)patches * (uint64_t)pixels;
-    const uint64_t in_cache = tensor_bytes(be->encoder_type, (size_t)patches * (size_t)v->hidden_size);
-    const uint64_t packed = larger(be->ops->packed_size(be, patches, pixels > v->hidden_size ? pixels : v->hidden_size),
-                                   be->ops->packed_size(be, block, v->intermediate_size));
-    const uint64_t image = 3 * (uint64_t)v->image_size * (uint64_t)v->image_size;
-    const uint64_t wide = 4 * (uint64_t)block * (uint64_t)v->intermediate_size;
-    return 3 * rows + larger(rows, input) + larger(rows, wide) + 2 * in_cache + packed + input + image;
+    const uint64_t image = (uint64_t)v->n_channels * (uint64_t)v->image_size * (uint64_t)v->image_size;
+    return v->n_layers ? vision_work_bytes(m->backend, &m->checkpoint.config) + (1 + sizeof(float)) * image : 0;
 }
 
 struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, int positions)
 {
-    enum { CHUNK = 512 }; /* rows of a step of prefill: engine/session.c */
     const struct model_config *c = &model->checkpoint.config;
     const struct text_config *t = &c->text;
-    int chunk = CHUNK > c->image_tokens ? CHUNK : c->image_tokens;
-    chunk = chunk < context ? chunk : context;
-    const int ring = t->sliding_window - 1 + chunk;
+    const int chunk = session_chunk(model, context), ring = t->sliding_window - 1 + chunk;
     const uint64_t head = tensor_bytes(model->backend->cache_type, (size_t)t->head_dim);
     const uint64_t position = 2 * (uint64_t)t->n_kv_heads * head;
     struct buffer_sizes sizes = {.decoder = decoder_bytes(model, chunk), .encoder = encoder_bytes(model)};

@@ -11,7 +11,7 @@
     K(kind##_q6k)
 #define CARD_KERNELS(K)                                                                                                \
     K(place_floats) K(place_blocks_32) K(place_blocks_k) K(place_q6_k)                                                 \
-    K(embed) K(add_table) K(rms_norm) K(add_rms_norm) K(layer_norm) K(gelu) K(gelu_multiply) K(gelu_multiply_bytes) K(add)     \
+    K(embed) K(add_table) K(rms_norm) K(add_rms_norm) K(layer_norm) K(gelu_multiply) K(gelu_multiply_bytes)                  \
     K(store) K(pool) K(choose_parts) K(choose_whole) K(draw_parts) K(draw_gather) K(draw_whole)                         \
     K(quantize_rows) K(pack_rows) K(add_parts) K(attend_few)                                                           \
     K(flash_72) K(flash_128) K(flash_256)                                                                              \

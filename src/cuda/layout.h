@@ -102,12 +102,25 @@ static inline struct card_matrix card_lay_out(const void *at, int format, int ro
     return m;
 }
 
-/* One map of a launch: out [rows][w.rows] = x w^T + bias. */
+/* Where rows go as bf16, as the kernels of matrices take x: [rows][parts][16 units], filled up with zeros; at NULL:
+ * nowhere. */
+struct card_packed {
+    uint16_t *at;
+    int units, parts; /* X_WHOLE, X_PARTS */
+};
+
+/* One map of a launch: out [rows][w.rows] = x w^T + bias. Of many rows more may be made of it, in this order. */
 struct card_map {
     struct card_matrix w;
     float *out;
     const float *bias; /* or NULL */
-    int first_block;   /* of the launch */
+    int first_block;   /* of the launch; of many rows: its first tile among those of a row of tiles */
+    int gelu;
+    const float *times;        /* [rows][w.rows] factors, or NULL */
+    int add;                   /* to what `out` holds */
+    struct card_packed packed; /* or there instead */
+    uint16_t *heads;           /* or there, as float16 [heads][capacity][head_dim], row r in slot r; NULL: no */
+    int head_dim, capacity;
 };
 
 struct card_maps {
@@ -121,10 +134,10 @@ enum {
     X_PARTS = 2, /* bf16 and what it left, in bf16: 16 bits of a float's 24 */
 };
 
-/* Sums of a product whose depth is divided among blocks: [shares][rows][width]. */
+/* Sums of products whose depth is divided among blocks: [shares][rows][width]. */
 struct card_parts {
     float *sums;
-    int width; /* the outputs, filled up to a multiple of ROW_STEP */
+    int width, tile; /* the outputs of all maps, each filled up to whole tiles; of a tile */
 };
 
 struct card_attention {

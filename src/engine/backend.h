@@ -81,24 +81,25 @@ struct backend_ops {
     /* out [rows][cols] = rows `ids` of the table, times scale */
     void (*embed)(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
                   float scale);
-    /* as compute_linear; packed_size tells how many bytes `packed` needs */
-    size_t (*packed_size)(struct backend *be, int rows, int cols);
+    /* as compute_linear, then what the maps say besides; packed_size tells how many bytes `packed` needs, exact: for
+     * maps that are exact as well */
+    size_t (*packed_size)(struct backend *be, int rows, int cols, bool exact);
     void (*linear)(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed);
-    /* `packed` here and below: that of the linear maps which take the result next, for what the backend can prepare of
-     * it; or NULL */
+    /* A result that only the maps of `next` take is where they find it, perhaps in next.packed alone: between that
+     * operation and theirs nothing else uses next.packed, and they are given the result's `out` as x. Of more than
+     * GEMV_MAX_N rows `out` may be void, as is `out` of a map with add or heads: hand_size tells how many bytes it
+     * needs. (Only attention with next.exact always needs all of it.) */
+    size_t (*hand_size)(struct backend *be, int rows, int cols);
     void (*rms_norm)(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols, float eps,
-                     void *packed);
+                     struct next next);
     /* residual += rms_norm(x); then x = rms_norm(residual) with next_weight, unless that is NULL: x is void then */
     void (*add_rms_norm)(struct backend *be, float *residual, float *x, const float *weight, const float *next_weight,
-                         int rows, int cols, float eps, void *packed);
+                         int rows, int cols, float eps, struct next next);
     void (*layer_norm)(struct backend *be, float *out, const float *x, const float *weight, const float *bias, int rows,
-                       int cols, float eps);
-    void (*gelu)(struct backend *be, float *x, size_t n);
-    /* out [rows][cols] = gelu(gate) * up */
-    void (*gelu_multiply)(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
-                          void *packed);
-    /* x += y */
-    void (*add)(struct backend *be, float *x, const float *y, size_t n);
+                       int cols, float eps, struct next next);
+    /* gate_up[0].out = gelu(x gate^T) * (x up^T), for gate_up[0].next. The maps are as for linear, of the same number
+     * of outputs, and ask for nothing besides; gate_up[1].out is void then. */
+    void (*gated)(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed);
     /* x [rows][cols] += table [rows][cols] */
     void (*add_table)(struct backend *be, float *x, const struct tensor *table);
     void (*store)(struct backend *be, const struct heads *h);

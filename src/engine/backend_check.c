@@ -99,7 +99,7 @@ static void check_product(struct check *c, const struct tensor *w, int rows)
         placed.data = at;
         const struct linear map = {.out = reserve(c, n * sizeof(float)), .w = &placed};
         const float *input = send(c, x, (size_t)rows * cols * sizeof *x);
-        void *packed = reserve(c, c->be->ops->packed_size(c->be, rows, w->cols));
+        void *packed = reserve(c, c->be->ops->packed_size(c->be, rows, w->cols, false));
         if (!c->rc) {
             c->be->ops->place(c->be, at, w);
             c->be->ops->linear(c->be, input, rows, &map, 1, packed);
@@ -208,7 +208,7 @@ static void check_norm(struct check *c, int cols)
         float *out = reserve(c, (size_t)cols * sizeof *out);
         const float *in = send(c, x, (size_t)cols * sizeof *x), *w = send(c, weight, (size_t)cols * sizeof *x);
         if (!c->rc) {
-            c->be->ops->rms_norm(c->be, out, in, w, 1, cols, 1e-6f, NULL);
+            c->be->ops->rms_norm(c->be, out, in, w, 1, cols, 1e-6f, (struct next){0});
             compare(c, "a norm", "", out, expected, (size_t)cols);
         }
     }

@@ -96,53 +96,91 @@ static void cpu_embed(struct backend *be, float *out, const struct tensor *table
     }
 }
 
-static size_t cpu_packed_size(struct backend *be, int rows, int cols)
+static size_t cpu_packed_size(struct backend *be, int rows, int cols, bool exact)
 {
+    (void)exact;
     return compute_packed_size(compute_of(be), rows, cols);
+}
+
+static size_t cpu_hand_size(struct backend *be, int rows, int cols)
+{
+    (void)be;
+    return (size_t)rows * (size_t)cols * sizeof(float);
+}
+
+struct store_job {
+    const struct kernels *k;
+    const float *from; /* [rows][heads][head_dim] */
+    void *to;          /* [heads][capacity][head_dim] of `type` */
+    enum tensor_type type;
+    int heads, head_dim, capacity;
+    const int *positions; /* of the rows; NULL: their numbers */
+};
+
+static void store_row(void *arg, int row, int thread)
+{
+    (void)thread;
+    const struct store_job *job = arg;
+    const size_t width = (size_t)job->head_dim, element = tensor_bytes(job->type, 1);
+    const size_t slot = (size_t)((job->positions ? job->positions[row] : row) % job->capacity);
+    for (int h = 0; h < job->heads; h++) {
+        const size_t from = ((size_t)row * (size_t)job->heads + (size_t)h) * width;
+        const size_t at = ((size_t)h * (size_t)job->capacity + slot) * width * element;
+        job->k->from_float[job->type]((uint8_t *)job->to + at, job->from + from, job->head_dim);
+    }
 }
 
 static void cpu_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
-    compute_linear(compute_of(be), x, rows, maps, n, packed);
+    const struct compute *c = compute_of(be);
+    compute_linear(c, x, rows, maps, n, packed);
+    for (const struct linear *map = maps; map < maps + n; map++) {
+        const size_t values = (size_t)rows * (size_t)map->w->rows;
+        if (map->gelu)
+            compute_gelu(c, map->out, values);
+        if (map->add)
+            compute_add(c, map->add, map->out, values);
+        if (map->heads.at) {
+            struct store_job job = {.k = &c->k,
+                                    .from = map->out,
+                                    .to = map->heads.at,
+                                    .type = map->heads.type,
+                                    .heads = map->w->rows / map->heads.head_dim,
+                                    .head_dim = map->heads.head_dim,
+                                    .capacity = map->heads.capacity};
+            pool_run(c->pool, store_row, &job, rows);
+        }
+    }
+}
+
+static void cpu_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed)
+{
+    float *const gate = gate_up[0].out;
+    compute_linear(compute_of(be), x, rows, gate_up, 2, packed);
+    compute_gelu_multiply(compute_of(be), gate, gate, gate_up[1].out, (size_t)rows * (size_t)gate_up[0].w->rows);
 }
 
 static void cpu_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
-                         float eps, void *packed)
+                         float eps, struct next next)
 {
-    (void)packed;
+    (void)next;
     compute_rms_norm(compute_of(be), out, x, weight, rows, cols, eps);
 }
 
 static void cpu_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight,
-                             const float *next_weight, int rows, int cols, float eps, void *packed)
+                             const float *next_weight, int rows, int cols, float eps, struct next next)
 {
-    (void)packed;
+    (void)next;
     compute_add_rms_norm(compute_of(be), residual, x, weight, rows, cols, eps);
     if (next_weight)
         compute_rms_norm(compute_of(be), x, residual, next_weight, rows, cols, eps);
 }
 
 static void cpu_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
-                           int rows, int cols, float eps)
+                           int rows, int cols, float eps, struct next next)
 {
+    (void)next;
     compute_layer_norm(compute_of(be), out, x, weight, bias, rows, cols, eps);
-}
-
-static void cpu_gelu(struct backend *be, float *x, size_t n)
-{
-    compute_gelu(compute_of(be), x, n);
-}
-
-static void cpu_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
-                              void *packed)
-{
-    (void)packed;
-    compute_gelu_multiply(compute_of(be), out, gate, up, (size_t)rows * (size_t)cols);
-}
-
-static void cpu_add(struct backend *be, float *x, const float *y, size_t n)
-{
-    compute_add(compute_of(be), x, y, n);
 }
 
 static void cpu_add_table(struct backend *be, float *x, const struct tensor *table)
@@ -184,28 +222,6 @@ static void norm_rotate(const struct compute *c, float *x, int heads, const floa
     pool_run(c->pool, rotate_row, &job, h->rows);
 }
 
-struct store_job {
-    const struct kernels *k;
-    const struct kv_layer *to;
-    const float *keys, *values;
-    const int *positions;
-};
-
-static void store_row(void *arg, int row, int thread)
-{
-    (void)thread;
-    const struct store_job *job = arg;
-    const struct kv_layer *to = job->to;
-    const size_t width = (size_t)to->head_dim, element = tensor_bytes(to->type, 1);
-    const size_t slot = (size_t)(job->positions[row] % to->capacity);
-    for (int h = 0; h < to->n_heads; h++) {
-        const size_t from = ((size_t)row * (size_t)to->n_heads + (size_t)h) * width;
-        const size_t at = ((size_t)h * (size_t)to->capacity + slot) * width * element;
-        job->k->from_float[to->type]((uint8_t *)to->k + at, job->keys + from, to->head_dim);
-        job->k->from_float[to->type]((uint8_t *)to->v + at, job->values + from, to->head_dim);
-    }
-}
-
 static void cpu_store(struct backend *be, const struct heads *h)
 {
     struct compute *c = compute_of(be);
@@ -213,7 +229,17 @@ static void cpu_store(struct backend *be, const struct heads *h)
         norm_rotate(c, h->q, h->n_heads, h->q_norm, h);
         norm_rotate(c, h->k, h->to->n_heads, h->k_norm, h);
     }
-    struct store_job job = {&c->k, h->to, h->k, h->v, h->positions};
+    struct store_job job = {.k = &c->k,
+                            .from = h->k,
+                            .to = h->to->k,
+                            .type = h->to->type,
+                            .heads = h->to->n_heads,
+                            .head_dim = h->to->head_dim,
+                            .capacity = h->to->capacity,
+                            .positions = h->positions};
+    pool_run(c->pool, store_row, &job, h->rows);
+    job.from = h->v;
+    job.to = h->to->v;
     pool_run(c->pool, store_row, &job, h->rows);
 }
 
@@ -256,12 +282,11 @@ static const struct backend_ops cpu_ops = {
     .embed = cpu_embed,
     .packed_size = cpu_packed_size,
     .linear = cpu_linear,
+    .hand_size = cpu_hand_size,
     .rms_norm = cpu_rms_norm,
     .add_rms_norm = cpu_add_rms_norm,
     .layer_norm = cpu_layer_norm,
-    .gelu = cpu_gelu,
-    .gelu_multiply = cpu_gelu_multiply,
-    .add = cpu_add,
+    .gated = cpu_gated,
     .add_table = cpu_add_table,
     .store = cpu_store,
     .attention_size = cpu_attention_size,

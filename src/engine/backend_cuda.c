@@ -5,6 +5,7 @@
 #include "engine/buffers.h"
 #include "kernels/kernels.h"
 
+#include <assert.h>
 #include <stdlib.h>
 
 _Static_assert((int)VECTOR_ROWS == (int)GEMV_MAX_N, "as many rows as the engine hands over at once");
@@ -21,10 +22,12 @@ struct backend_cuda {
     unsigned *arrived; /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
     float *sums;       /* SUMS_BYTES: parts of products of many rows */
     bool quantized;    /* weights that take int8 have been placed */
-    /* Rows that the last operation has left as int8 in `packed` on the way. */
-    const float *ready;
-    const void *ready_packed;
-    int ready_rows;
+    /* Rows that the last operation has left in `packed` for the linear maps after it. */
+    struct {
+        const float *x;
+        const void *packed;
+        int rows, parts; /* of bf16; 0: int8 */
+    } ready;
 };
 
 static struct card *card_of(struct backend *be)
@@ -45,7 +48,7 @@ static int min_int(int a, int b)
 #define LAUNCH(be, kernel, x, y, z, threads, shared, ...)                                                              \
     card_launch(card_of(be), kernel, (struct card_grid){x, y, z}, threads, shared, (void *[]){__VA_ARGS__})
 
-/* ---- rows as int8 ------------------------------------------------------------------------------------------------ */
+/* ---- rows for linear maps ---------------------------------------------------------------------------------------- */
 
 enum { X8_BYTES = sizeof(int32_t[4]) + sizeof(float[2]) }; /* a unit */
 
@@ -56,33 +59,53 @@ static struct card_bytes bytes_in(void *packed, int rows, int cols)
         .q = packed, .scales = (float *)((int32_t *)packed + (size_t)rows * (size_t)units * 4), .units = units};
 }
 
-/* Every operation but linear says what it leaves: nothing, or with few rows for quantized weights `x` as int8 too. */
+static void set_ready(struct backend *be, const float *x, const void *packed, int rows, int parts)
+{
+    struct backend_cuda *b = (struct backend_cuda *)be;
+    card_lock(b->card); /* sessions of other threads come here, too */
+    b->ready.x = x;
+    b->ready.packed = packed;
+    b->ready.rows = rows;
+    b->ready.parts = parts;
+    card_unlock(b->card);
+}
+
+/* Every operation says what it leaves: nothing, */
 static void forget_ready(struct backend *be)
 {
-    card_lock(card_of(be)); /* sessions of other threads come here, too */
-    ((struct backend_cuda *)be)->ready = NULL;
-    card_unlock(card_of(be));
+    set_ready(be, NULL, NULL, 0, 0);
 }
 
-static struct card_bytes leave_ready(struct backend *be, const float *x, int rows, int cols, void *packed)
+/* with few rows for quantized weights `x` as int8 too, */
+static struct card_bytes leave_bytes(struct backend *be, const float *x, int rows, int cols, struct next next)
 {
-    struct backend_cuda *b = (struct backend_cuda *)be;
-    const bool leaves = packed && b->quantized && rows <= VECTOR_ROWS;
-    card_lock(b->card);
-    b->ready = leaves ? x : NULL;
-    b->ready_packed = packed;
-    b->ready_rows = rows;
-    card_unlock(b->card);
-    return leaves ? bytes_in(packed, rows, cols) : (struct card_bytes){.q = NULL};
+    if (!next.packed || rows > VECTOR_ROWS || !((struct backend_cuda *)be)->quantized) {
+        forget_ready(be);
+        return (struct card_bytes){.q = NULL};
+    }
+    set_ready(be, x, next.packed, rows, 0);
+    return bytes_in(next.packed, rows, cols);
 }
 
-static bool is_ready(struct backend *be, const float *x, int rows, const void *packed)
+/* or with many rows `x` as bf16, and not otherwise: at NULL, x is to be written. */
+static struct card_packed leave_packed(struct backend *be, const float *x, int rows, int cols, struct next next)
+{
+    if (!next.packed || rows <= VECTOR_ROWS)
+        return (struct card_packed){.at = NULL};
+    const struct card_packed packed = {next.packed, card_units(cols), next.exact ? X_PARTS : X_WHOLE};
+    set_ready(be, x, next.packed, rows, packed.parts);
+    return packed;
+}
+
+/* The parts of x in `packed`, 0: it is there as int8, -1: it is not there. */
+static int ready_parts(struct backend *be, const float *x, int rows, const void *packed)
 {
     struct backend_cuda *b = (struct backend_cuda *)be;
     card_lock(b->card);
-    const bool ready = b->ready && b->ready == x && b->ready_rows == rows && b->ready_packed == packed;
+    const bool ready = b->ready.x && b->ready.x == x && b->ready.rows == rows && b->ready.packed == packed;
+    const int parts = ready ? b->ready.parts : -1;
     card_unlock(b->card);
-    return ready;
+    return parts;
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
@@ -214,13 +237,20 @@ static void cuda_place(struct backend *be, void *at, const struct tensor *from)
 
 /* ---- linear maps ------------------------------------------------------------------------------------------------- */
 
-static size_t cuda_packed_size(struct backend *be, int rows, int cols)
+static size_t cuda_packed_size(struct backend *be, int rows, int cols, bool exact)
 {
     (void)be;
-    const size_t units = (size_t)card_units(cols);
+    const size_t units = (size_t)card_units(cols), parts = exact ? X_PARTS : X_WHOLE;
     const size_t few = (size_t)min_int(rows, VECTOR_ROWS) * units * X8_BYTES;
-    const size_t many = rows > VECTOR_ROWS ? (size_t)rows * units * UNIT * X_PARTS * sizeof(uint16_t) : 0;
+    const size_t many = (size_t)rows * units * UNIT * parts * sizeof(uint16_t);
     return few > many ? few : many;
+}
+
+/* Few rows are float32 as well. */
+static size_t cuda_hand_size(struct backend *be, int rows, int cols)
+{
+    (void)be;
+    return (size_t)min_int(rows, VECTOR_ROWS) * (size_t)cols * sizeof(float);
 }
 
 static bool is_quantized(const struct linear *map)
@@ -236,7 +266,7 @@ static void linear_few(struct backend *be, const float *x, int rows, const struc
     bool quantized = false;
     for (int i = 0; i < n; i++)
         quantized |= is_quantized(&maps[i]);
-    if (quantized && !is_ready(be, x, rows, packed))
+    if (quantized && ready_parts(be, x, rows, packed) != 0)
         LAUNCH(be, KERNEL_quantize_rows, blocks((size_t)x8.units, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0, &x8,
                &x, &cols);
     const int size = rows == 1 ? 0 : rows == 2 ? 1 : rows <= 4 ? 2 : 3;
@@ -246,7 +276,8 @@ static void linear_few(struct backend *be, const float *x, int rows, const struc
         const bool bytes = is_quantized(&maps[i]);
         unsigned total = 0;
         for (; i < n && launch.n < MAPS && (int)formats[maps[i].w->type] == format; i++) {
-            launch.map[launch.n++] = (struct card_map){matrix_of(maps[i].w), maps[i].out, maps[i].bias, (int)total};
+            launch.map[launch.n++] = (struct card_map){
+                .w = matrix_of(maps[i].w), .out = maps[i].out, .bias = maps[i].bias, .first_block = (int)total};
             total += blocks((size_t)maps[i].w->rows, VECTOR_THREADS / 32 * VECTOR_OUTPUTS);
         }
         const void *input = bytes ? x8.q : (const void *)x, *scales = x8.scales;
@@ -261,68 +292,137 @@ static int x_parts(const struct linear *map)
     return map->exact && !is_quantized(map) ? X_PARTS : X_WHOLE;
 }
 
-/* The tiles of a product, and among how many blocks the depth of each is divided so that they fill the card: sums are
- * added in a fixed order then. */
+/* How a product of many rows is cut: whether tiles are small, tiles of a row of them, and among how many blocks the
+ * depth of each is divided so that they fill the card: sums are added in a fixed order then. */
 struct tiling {
-    enum card_kernel kernel;
-    struct card_grid grid;
-    unsigned shared;
+    bool small;
+    unsigned wide, high, shares;
 };
 
-static struct tiling tiling_of(struct backend *be, const struct card_matrix *w, int rows, int steps)
+static int tile_outputs(int rows)
+{
+    return rows <= SMALL_ROWS ? SMALL_OUTPUTS : MATRIX_OUTPUTS;
+}
+
+static struct tiling tiling_of(struct backend *be, unsigned wide, int rows, int steps)
 {
     enum { MOST = 8, LEAST_STEPS = 8 };
     const bool small = rows <= SMALL_ROWS;
-    const unsigned wide = blocks((size_t)w->rows, small ? SMALL_OUTPUTS : MATRIX_OUTPUTS);
     const unsigned high = blocks((size_t)rows, small ? SMALL_ROWS : MATRIX_ROWS);
-    const size_t bytes = (size_t)rows * (size_t)card_units(w->rows) * UNIT * sizeof(float);
+    const size_t bytes = (size_t)rows * wide * (size_t)tile_outputs(rows) * sizeof(float);
     const size_t at_once = (size_t)card_info(card_of(be))->multiprocessors * (small ? SMALL_AT_ONCE : MATRIX_AT_ONCE);
     size_t shares = at_once / ((size_t)wide * high);
     for (size_t i = 0, limits[] = {MOST, (size_t)steps / LEAST_STEPS, SUMS_BYTES / bytes}; i < 3; i++)
         shares = shares < limits[i] ? shares : limits[i];
-    return (struct tiling){
-        .kernel = (enum card_kernel)((small ? KERNEL_matrix_small_f32 : KERNEL_matrix_f32) + w->format),
-        .grid = {wide, high, shares > 1 ? (unsigned)shares : 1},
-        .shared = small ? SMALL_SHARED : MATRIX_SHARED,
-    };
+    return (struct tiling){small, wide, high, shares > 1 ? (unsigned)shares : 1};
 }
 
-static void multiply(struct backend *be, struct card_map *map, const void *x, int rows, int x_parts, int w_parts)
+/* Maps of one format, whose tiles lie side by side: `wide` of them. */
+static void multiply(struct backend *be, struct card_maps *maps, unsigned wide, const void *x, int rows, int x_parts,
+                     int w_parts)
 {
-    const int steps = map->w.units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1);
-    const struct tiling t = tiling_of(be, &map->w, rows, steps);
-    struct card_parts parts = {((struct backend_cuda *)be)->sums, card_units(map->w.rows) * UNIT};
-    int shares = (int)t.grid.z;
+    const struct card_matrix *w = &maps->map[0].w;
+    const struct tiling t = tiling_of(be, wide, rows, w->units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1));
+    const int kernel = (t.small ? KERNEL_matrix_small_f32 : KERNEL_matrix_f32) + w->format, tile = tile_outputs(rows);
+    struct card_parts parts = {((struct backend_cuda *)be)->sums, (int)wide * tile, tile};
+    int shares = (int)t.shares;
     card_lock(card_of(be)); /* the sums are those of all sessions */
-    card_launch(card_of(be), t.kernel, t.grid, MATRIX_THREADS, t.shared,
-                (void *[]){map, &x, &rows, &x_parts, &w_parts, &parts});
+    LAUNCH(be, (enum card_kernel)kernel, wide, t.high, t.shares, MATRIX_THREADS, t.small ? SMALL_SHARED : MATRIX_SHARED,
+           maps, &x, &rows, &x_parts, &w_parts, &parts);
     if (shares > 1)
         LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 2, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
-               map, &parts, &shares);
+               maps, &parts, &shares);
     card_unlock(card_of(be));
 }
 
-static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+/* A map of many rows. `times`: factors of its outputs, or NULL. */
+static struct card_map map_of(const struct linear *map, const float *times, unsigned first_tile)
 {
+    return (struct card_map){
+        .w = matrix_of(map->w),
+        .out = map->add ? map->add : map->out,
+        .bias = map->bias,
+        .first_block = (int)first_tile,
+        .gelu = map->gelu,
+        .times = times,
+        .add = map->add != NULL,
+        .packed = {map->next.packed, card_units(map->w->rows), map->next.exact ? X_PARTS : X_WHOLE},
+        .heads = map->heads.at,
+        .head_dim = map->heads.head_dim,
+        .capacity = map->heads.capacity,
+    };
+}
+
+/* Maps of many rows; those that follow one another in one format, and multiply the same parts, are one launch. */
+static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n,
+                        const float *times, void *packed)
+{
+    int cols = maps->w->cols, units = card_units(cols), there = ready_parts(be, x, rows, packed);
+    const bool ready = there > 0; /* x itself may be void: what is exact asks for its parts before, others take them */
     forget_ready(be);
-    int cols = maps->w->cols, units = card_units(cols), packed_parts = 0;
-    for (int i = 0; i < n; i++) {
-        int parts = x_parts(&maps[i]), w_parts = parts == X_PARTS && maps[i].w->type != TENSOR_BF16 ? X_PARTS : X_WHOLE;
-        if (parts != packed_parts)
+    for (int i = 0; i < n;) {
+        const int wanted = x_parts(&maps[i]), format = (int)formats[maps[i].w->type];
+        int w_parts = wanted == X_PARTS && maps[i].w->type != TENSOR_BF16 ? X_PARTS : X_WHOLE;
+        if (!ready && wanted != there) {
+            there = wanted;
             LAUNCH(be, KERNEL_pack_rows, blocks((size_t)units * (UNIT / 2), ROW_THREADS), (unsigned)rows, 1,
-                   ROW_THREADS, 0, &packed, &x, &cols, &units, &parts);
-        packed_parts = parts;
-        struct card_map map = {matrix_of(maps[i].w), maps[i].out, maps[i].bias, 0};
-        multiply(be, &map, packed, rows, parts, w_parts);
+                   ROW_THREADS, 0, &packed, &x, &cols, &units, &there);
+        }
+        assert(there >= wanted);
+        struct card_maps launch = {.n = 0};
+        unsigned wide = 0;
+        for (; i < n && launch.n < MAPS && (int)formats[maps[i].w->type] == format && x_parts(&maps[i]) == wanted;
+             i++) {
+            launch.map[launch.n++] = map_of(&maps[i], times, wide);
+            wide += blocks((size_t)maps[i].w->rows, (size_t)tile_outputs(rows));
+            if (maps[i].next.packed)
+                set_ready(be, maps[i].out, maps[i].next.packed, rows, launch.map[launch.n - 1].packed.parts);
+        }
+        multiply(be, &launch, wide, packed, rows, there, w_parts);
     }
+}
+
+/* Few rows go by matrix times vector, unless something is to be made of the product: that the kernels of many do. */
+static bool are_plain(const struct linear *maps, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (maps[i].gelu || maps[i].add || maps[i].heads.at || maps[i].next.packed)
+            return false;
+    return true;
 }
 
 static void cuda_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
 {
-    if (rows <= VECTOR_ROWS)
+    if (rows <= VECTOR_ROWS && are_plain(maps, n))
         linear_few(be, x, rows, maps, n, packed);
     else
-        linear_many(be, x, rows, maps, n, packed);
+        linear_many(be, x, rows, maps, n, NULL, packed);
+}
+
+static void cuda_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed)
+{
+    const struct linear *gate = &gate_up[0], *up = &gate_up[1];
+    float *out = gate->out;
+    const float *factors = up->out;
+    int cols = gate->w->rows;
+    if (rows <= VECTOR_ROWS) {
+        linear_few(be, x, rows, gate_up, 2, packed);
+        struct card_bytes bytes = leave_bytes(be, out, rows, cols, gate->next);
+        size_t n = (size_t)rows * (size_t)cols;
+        if (bytes.q)
+            LAUNCH(be, KERNEL_gelu_multiply_bytes, blocks((size_t)bytes.units, 64), (unsigned)rows, 1, 64, 0, &out,
+                   &out, &factors, &cols, &bytes);
+        else
+            LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &out, &factors, &n);
+        return;
+    }
+    const int there = ready_parts(be, x, rows, packed);
+    linear_many(be, x, rows, up, 1, NULL, packed);
+    if (there > 0)
+        set_ready(be, x, packed, rows, there);
+    struct linear activated = *gate;
+    activated.gelu = true;
+    linear_many(be, x, rows, &activated, 1, factors, packed);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -337,49 +437,31 @@ static void cuda_embed(struct backend *be, float *out, const struct tensor *tabl
 }
 
 static void cuda_rms_norm(struct backend *be, float *out, const float *x, const float *weight, int rows, int cols,
-                          float eps, void *packed)
+                          float eps, struct next next)
 {
-    struct card_bytes bytes = leave_ready(be, out, rows, cols, packed);
-    LAUNCH(be, KERNEL_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &cols, &eps, &bytes);
+    struct card_bytes bytes = leave_bytes(be, out, rows, cols, next);
+    struct card_packed packed = leave_packed(be, out, rows, cols, next);
+    LAUNCH(be, KERNEL_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &cols, &eps, &bytes, &packed);
 }
 
 static void cuda_add_rms_norm(struct backend *be, float *residual, float *x, const float *weight,
-                              const float *next_weight, int rows, int cols, float eps, void *packed)
+                              const float *next_weight, int rows, int cols, float eps, struct next next)
 {
-    struct card_bytes bytes = leave_ready(be, x, rows, cols, next_weight ? packed : NULL);
+    if (!next_weight)
+        next.packed = NULL;
+    struct card_bytes bytes = leave_bytes(be, x, rows, cols, next);
+    struct card_packed packed = leave_packed(be, x, rows, cols, next);
     LAUNCH(be, KERNEL_add_rms_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &residual, &x, &weight, &next_weight, &cols,
-           &eps, &bytes);
+           &eps, &bytes, &packed);
 }
 
 static void cuda_layer_norm(struct backend *be, float *out, const float *x, const float *weight, const float *bias,
-                            int rows, int cols, float eps)
+                            int rows, int cols, float eps, struct next next)
 {
-    forget_ready(be);
-    LAUNCH(be, KERNEL_layer_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &bias, &cols, &eps);
-}
-
-static void cuda_gelu(struct backend *be, float *x, size_t n)
-{
-    forget_ready(be);
-    LAUNCH(be, KERNEL_gelu, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &n);
-}
-
-static void cuda_gelu_multiply(struct backend *be, float *out, const float *gate, const float *up, int rows, int cols,
-                               void *packed)
-{
-    struct card_bytes bytes = leave_ready(be, out, rows, cols, packed);
-    size_t n = (size_t)rows * (size_t)cols;
-    if (bytes.q)
-        LAUNCH(be, KERNEL_gelu_multiply_bytes, blocks((size_t)bytes.units, 64), (unsigned)rows, 1, 64, 0, &out, &gate,
-               &up, &cols, &bytes);
-    else
-        LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &gate, &up, &n);
-}
-
-static void cuda_add(struct backend *be, float *x, const float *y, size_t n)
-{
-    forget_ready(be);
-    LAUNCH(be, KERNEL_add, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &x, &y, &n);
+    struct card_bytes bytes = leave_bytes(be, out, rows, cols, next);
+    struct card_packed packed = leave_packed(be, out, rows, cols, next);
+    LAUNCH(be, KERNEL_layer_norm, (unsigned)rows, 1, 1, ROW_THREADS, 0, &out, &x, &weight, &bias, &cols, &eps, &bytes,
+           &packed);
 }
 
 static void cuda_add_table(struct backend *be, float *x, const struct tensor *table)
@@ -537,17 +619,21 @@ static void cuda_attention(struct backend *be, const struct attention *a)
         .splits = splits(be, a->n_heads, a->head_dim),
     };
     const struct flash_shape *const shape = a->rows > VECTOR_ROWS ? flash_shape(be, a->head_dim) : NULL;
+    const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
+    /* A block writes the units of its head: whole ones, and none are to be filled up. */
+    const bool whole = a->head_dim % UNIT == 0 && width % ROW_STEP == 0;
+    struct card_bytes bytes = leave_bytes(be, a->out, a->rows, (int)width, whole ? a->next : (struct next){0});
+    if (!a->next.exact) { /* else in two parts, from float32 */
+        const struct card_packed packed = leave_packed(be, a->out, a->rows, (int)width, a->next);
+        c.out_bf16 = packed.at;
+        c.units = packed.units;
+    }
     if (shape) {
-        forget_ready(be);
         attend_many(be, &c, shape);
         return;
     }
     c.partial_scales = partial + (size_t)min_int(a->rows, VECTOR_ROWS) * (size_t)a->n_heads *
                                      (size_t)(split_slabs(a->head_dim) * c.splits * split_width(a->head_dim));
-    const size_t width = (size_t)a->n_heads * (size_t)a->head_dim;
-    /* A block writes the units of its head: whole ones, and none are to be filled up. */
-    const bool whole = a->head_dim % UNIT == 0 && width % ROW_STEP == 0;
-    struct card_bytes bytes = leave_ready(be, a->out, a->rows, (int)width, whole ? a->packed : NULL);
     attend_few(be, &c, &bytes);
 }
 
@@ -568,12 +654,11 @@ static const struct backend_ops cuda_ops = {
     .embed = cuda_embed,
     .packed_size = cuda_packed_size,
     .linear = cuda_linear,
+    .hand_size = cuda_hand_size,
     .rms_norm = cuda_rms_norm,
     .add_rms_norm = cuda_add_rms_norm,
     .layer_norm = cuda_layer_norm,
-    .gelu = cuda_gelu,
-    .gelu_multiply = cuda_gelu_multiply,
-    .add = cuda_add,
+    .gated = cuda_gated,
     .add_table = cuda_add_table,
     .store = cuda_store,
     .attention_size = cuda_attention_size,

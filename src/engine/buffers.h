@@ -26,6 +26,22 @@ static inline size_t buffers_bytes(const struct buffer_request *wanted, size_t n
     return sum;
 }
 
+/* Buffers that are used in turn: the first of each list lies at the same place. */
+struct buffer_turn {
+    const struct buffer_request *wanted;
+    size_t n;
+};
+
+static inline size_t turns_bytes(const struct buffer_turn *turns, size_t n)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const size_t bytes = buffers_bytes(turns[i].wanted, turns[i].n);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 static inline void buffers_place(void *memory, const struct buffer_request *wanted, size_t n)
 {
     uint8_t *at = memory;

@@ -10,7 +10,14 @@
 
 /* Rows of a prefill step: enough to read the weights seldom, few enough for small buffers. An image is
  * never divided. */
-enum { DEFAULT_CONTEXT = 8192, CHUNK = 512 };
+enum { DEFAULT_CONTEXT = 8192, CHUNK = 512, SCARCE_CHUNK = 384 };
+
+int session_chunk(const struct ward_model *model, int context)
+{
+    const int rows = model->backend->keeps_work ? SCARCE_CHUNK : CHUNK;
+    const int image = model->checkpoint.config.image_tokens, chunk = rows > image ? rows : image;
+    return chunk < context ? chunk : context;
+}
 
 static int allocate_host(struct ward_session *s, struct ward_error *err)
 {
@@ -46,13 +53,12 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     speculator_init(&s->speculator);
     s->encode_always = options && options->encode_always;
     s->context = wanted ? wanted : limit < DEFAULT_CONTEXT ? limit : DEFAULT_CONTEXT;
-    int chunk = CHUNK > c->image_tokens ? CHUNK : c->image_tokens;
-    chunk = chunk < s->context ? chunk : s->context;
+    const int chunk = session_chunk(model, s->context);
     struct backend *be = model->backend;
     int rc = kv_open(&s->kv, be, &c->text, s->context, chunk, err);
     if (!rc)
         rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk,
-                       be->keeps_work ? vision_work_bytes(be, &c->vision) : 0, err);
+                       be->keeps_work ? vision_work_bytes(be, c) : 0, err);
     if (!rc)
         rc = sampler_open(&s->sampler, c->text.vocab_size, err);
     if (!rc && c->image_tokens) {

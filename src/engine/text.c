@@ -47,41 +47,71 @@ static struct inputs lay_out(void *buffer, int rows, int head_dim)
     };
 }
 
+/* A decoder in float16 or float32 keeps the bits more than bf16 has. The image encoder's weights are multiplied as
+ * bf16, in which they were published: float16 holds them without loss (docs/gguf.md). */
+static bool is_finer(const struct tensor *w)
+{
+    return w->type == TENSOR_F16 || w->type == TENSOR_F32;
+}
+
+/* Where everything lies in `memory`; returns how many bytes that takes, with NULL as well. */
+static size_t lay_out_buffers(struct text_buffers *b, struct backend *be, const struct text_config *c,
+                              const struct text_weights *weights, int rows, void *memory)
+{
+    const struct backend_ops *ops = be->ops;
+    const size_t n = (size_t)rows, heads = (size_t)c->n_heads * (size_t)c->head_dim,
+                 kv = (size_t)c->n_kv_heads * (size_t)c->head_dim, wide = (size_t)c->intermediate_size;
+    const int inputs = c->hidden_size > (int)heads ? c->hidden_size : (int)heads;
+    bool finer = false;
+    for (int l = 0; l < c->n_layers; l++)
+        finer |= is_finer(&weights->layers[l].down);
+    const struct buffer_request always[] = {
+        {(void **)&b->hidden, n * (size_t)c->hidden_size * sizeof(float)},
+        {(void **)&b->norm, n * (size_t)c->hidden_size * sizeof(float)},
+        {&b->inputs, inputs_bytes(rows, c->head_dim)},
+        {(void **)&b->choices, GEMV_MAX_N * sizeof *b->choices},
+        {(void **)&b->logits, (n < GEMV_MAX_N ? n : GEMV_MAX_N) * (size_t)c->vocab_size * sizeof(float)},
+        {&b->packed, ops->packed_size(be, rows, inputs, true)},
+        {&b->attention, ops->attention_size(be, rows, c->n_heads, c->head_dim)},
+    };
+    const struct buffer_request attention[] = {
+        {(void **)&b->q, n * heads * sizeof(float)},
+        {(void **)&b->attended, n * heads * sizeof(float)},
+        {(void **)&b->k, n * kv * sizeof(float)},
+        {(void **)&b->v, n * kv * sizeof(float)},
+    };
+    const struct buffer_request mlp[] = {
+        {(void **)&b->gate, ops->hand_size(be, rows, c->intermediate_size)},
+        {(void **)&b->up, n * wide * sizeof(float)},
+        {&b->wide_packed, ops->packed_size(be, rows, c->intermediate_size, finer)},
+    };
+    const struct buffer_turn turns[] = {{attention, 4}, {mlp, 3}};
+    const size_t first = buffers_bytes(always, sizeof always / sizeof *always);
+    if (memory) {
+        buffers_place(memory, always, sizeof always / sizeof *always);
+        for (size_t i = 0; i < sizeof turns / sizeof *turns; i++)
+            buffers_place((char *)memory + first, turns[i].wanted, turns[i].n);
+    }
+    return first + turns_bytes(turns, sizeof turns / sizeof *turns);
+}
+
+size_t text_work_bytes(struct backend *be, const struct text_config *config, const struct text_weights *weights,
+                       int rows)
+{
+    struct text_buffers b;
+    return lay_out_buffers(&b, be, config, weights, rows, NULL);
+}
+
 static int allocate_buffers(struct text_decoder *t, int rows, size_t least, struct ward_error *err)
 {
     const struct text_config *c = t->config;
     struct backend *be = t->be;
     struct text_buffers *b = &t->b;
-    const size_t n = (size_t)rows, q = (size_t)c->n_heads * (size_t)c->head_dim,
-                 kv = (size_t)c->n_kv_heads * (size_t)c->head_dim;
-    const size_t half = (size_t)c->head_dim / 2;
-    /* Every input of a linear map is packed in this one buffer. */
-    size_t packed = be->ops->packed_size(be, rows, c->hidden_size);
-    const int other_inputs[] = {c->n_heads * c->head_dim, c->intermediate_size};
-    for (int i = 0; i < 2; i++) {
-        const size_t size = be->ops->packed_size(be, rows, other_inputs[i]);
-        packed = size > packed ? size : packed;
-    }
-    const struct buffer_request wanted[] = {
-        {(void **)&b->hidden, n * (size_t)c->hidden_size * sizeof(float)},
-        {(void **)&b->norm, n * (size_t)c->hidden_size * sizeof(float)},
-        {(void **)&b->q, n * q * sizeof(float)},
-        {(void **)&b->attended, n * q * sizeof(float)},
-        {(void **)&b->k, n * kv * sizeof(float)},
-        {(void **)&b->v, n * kv * sizeof(float)},
-        {(void **)&b->gate, n * (size_t)c->intermediate_size * sizeof(float)},
-        {(void **)&b->up, n * (size_t)c->intermediate_size * sizeof(float)},
-        {&b->inputs, inputs_bytes(rows, c->head_dim)},
-        {(void **)&b->choices, GEMV_MAX_N * sizeof *b->choices},
-        {(void **)&b->logits, (n < GEMV_MAX_N ? n : GEMV_MAX_N) * (size_t)c->vocab_size * sizeof(float)},
-        {&b->packed, packed},
-        {&b->attention, be->ops->attention_size(be, rows, c->n_heads, c->head_dim)},
-    };
-    const size_t n_wanted = sizeof wanted / sizeof *wanted, bytes = buffers_bytes(wanted, n_wanted);
+    const size_t half = (size_t)c->head_dim / 2, bytes = text_work_bytes(be, c, t->weights, rows);
     const int rc = be->ops->alloc(be, &b->memory, bytes > least ? bytes : least, "the decoder's work buffers", err);
     if (rc)
         return rc;
-    buffers_place(b->memory, wanted, n_wanted);
+    lay_out_buffers(b, be, c, t->weights, rows, b->memory);
     b->host_inputs = malloc(inputs_bytes(rows, c->head_dim));
     b->inverse_frequency = malloc(2 * half * sizeof(float));
     if (!b->host_inputs || !b->inverse_frequency)
@@ -166,11 +196,16 @@ static void write_inputs(struct text_decoder *t, const int32_t *ids, int first, 
     t->be->ops->write(t->be, t->b.inputs, t->b.host_inputs, inputs_bytes(rows, t->config->head_dim));
 }
 
-/* A decoder in float16 or float32 keeps the bits more than bf16 has. The image encoder's weights are multiplied as bf16,
- * in which they were published: float16 holds them without loss (docs/gguf.md). */
-static bool is_finer(const struct tensor *w)
+/* What the rows of b.norm are for: the products of attention, or of the MLP. */
+static struct next for_attention(const struct text_buffers *b, const struct text_layer *w)
 {
-    return w->type == TENSOR_F16 || w->type == TENSOR_F32;
+    return (struct next){b->packed,
+                         tensor_is_float(w->q.type) || tensor_is_float(w->k.type) || tensor_is_float(w->v.type)};
+}
+
+static struct next for_mlp(const struct text_buffers *b, const struct text_layer *w)
+{
+    return (struct next){b->packed, is_finer(&w->gate) || is_finer(&w->up)};
 }
 
 /* hidden += norm(attention(b.norm)), b.norm = norm(hidden). A block leaves the normed input of the next: one pass over
@@ -221,13 +256,13 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
         .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
         .exact = true,
         .scratch = b->attention,
-        .packed = b->packed,
+        .next = {b->packed, is_finer(&w->o)},
     };
     ops->attention(be, &attention);
     const struct linear output = {.out = b->norm, .w = &w->o, .exact = is_finer(&w->o)};
     ops->linear(be, b->attended, rows, &output, 1, b->packed);
-    ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, w->pre_feedforward_norm, rows, c->hidden_size, eps,
-                      b->packed);
+    ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, w->pre_feedforward_norm, rows, c->hidden_size,
+                      eps, for_mlp(b, w));
 }
 
 /* hidden += norm(down(gelu(gate(x)) * up(x))), x = b.norm; b.norm = norm(hidden), unless there is no next layer. */
@@ -239,19 +274,19 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, const 
     struct text_buffers *b = &t->b;
     const float eps = (float)c->rms_norm_eps;
 
-    const struct linear gate_up[] = {{.out = b->gate, .w = &w->gate, .exact = is_finer(&w->gate)},
-                                     {.out = b->up, .w = &w->up, .exact = is_finer(&w->up)}};
-    ops->linear(be, b->norm, rows, gate_up, 2, b->packed);
-    ops->gelu_multiply(be, b->gate, b->gate, b->up, rows, c->intermediate_size, b->packed);
     const struct linear down = {.out = b->norm, .w = &w->down, .exact = is_finer(&w->down)};
-    ops->linear(be, b->gate, rows, &down, 1, b->packed);
+    const struct linear gate_up[] = {
+        {.out = b->gate, .w = &w->gate, .exact = is_finer(&w->gate), .next = {b->wide_packed, down.exact}},
+        {.out = b->up, .w = &w->up, .exact = is_finer(&w->up)}};
+    ops->gated(be, b->norm, rows, gate_up, b->packed);
+    ops->linear(be, b->gate, rows, &down, 1, b->wide_packed);
     ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, next ? next->input_norm : NULL, rows,
-                      c->hidden_size, eps, b->packed);
+                      c->hidden_size, eps, next ? for_attention(b, next) : (struct next){0});
 }
 
 /* hidden = embeddings of the tokens; the rows of an image are its features, which are not scaled. */
-static void embed(struct text_decoder *t, const struct inputs *in, int first, int rows,
-                  const struct text_image *images, int n_images)
+static void embed(struct text_decoder *t, const struct inputs *in, int first, int rows, const struct text_image *images,
+                  int n_images)
 {
     const size_t width = (size_t)t->config->hidden_size;
     int done = 0;
@@ -276,7 +311,7 @@ static void run_layers(struct text_decoder *t, struct kv_cache *kv, int first, i
     observe(observer, t->be, "text.embeddings", -1, first, rows, c->hidden_size, t->b.hidden);
     const struct text_layer *layer = t->weights->layers;
     t->be->ops->rms_norm(t->be, t->b.norm, t->b.hidden, layer->input_norm, rows, c->hidden_size, (float)c->rms_norm_eps,
-                         t->b.packed);
+                         for_attention(&t->b, layer));
     for (int l = 0; l < c->n_layers; l++, layer++) {
         attention_block(t, layer, &kv->layers[l], &in, c->global[l] ? GLOBAL : SLIDING, rows);
         mlp_block(t, layer, l + 1 < c->n_layers ? layer + 1 : NULL, rows);
@@ -297,7 +332,7 @@ void text_logits(struct text_decoder *t, int row, int rows, int position, const 
     const struct text_config *c = t->config;
     struct text_buffers *b = &t->b;
     t->be->ops->rms_norm(t->be, b->norm, b->hidden + (size_t)row * (size_t)c->hidden_size, t->weights->norm, rows,
-                         c->hidden_size, (float)c->rms_norm_eps, b->packed);
+                         c->hidden_size, (float)c->rms_norm_eps, (struct next){.packed = b->packed});
     observe(observer, t->be, "text.norm", -1, position, rows, c->hidden_size, b->norm);
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
     t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);

@@ -10,17 +10,19 @@
  * key-value heads, C head_dim, V vocabulary. */
 struct text_buffers {
     int rows;
-    void *memory;              /* all of them, in the backend's memory */
-    float *hidden;             /* [rows][D] the residual stream */
-    float *norm;               /* [rows][D] */
-    float *q, *attended;       /* [rows][H*C] */
-    float *k, *v;              /* [rows][K*C] */
-    float *gate, *up;          /* [rows][I] */
-    float *logits;             /* [at most GEMV_MAX_N][V] */
-    struct choice *choices;    /* [GEMV_MAX_N] of them, where the backend chooses */
+    void *memory;               /* all of them, in the backend's memory */
+    float *hidden;              /* [rows][D] the residual stream */
+    float *norm;                /* [rows][D] */
+    float *logits;              /* [at most GEMV_MAX_N][V] */
+    struct choice *choices;     /* [GEMV_MAX_N] of them, where the backend chooses */
     void *inputs, *host_inputs; /* of the rows: draws, ids, positions, what they see, their angles (text.c) */
-    void *packed, *attention;  /* for linear and for attention */
-    float *inverse_frequency;  /* [2][C/2], in host memory */
+    void *packed, *attention;   /* for linear and for attention */
+    /* In turn, the attention's and the MLP's: */
+    float *q, *attended; /* [rows][H*C] */
+    float *k, *v;        /* [rows][K*C] */
+    float *gate, *up;    /* [rows][I], gate being handed over (hand_size of engine/backend.h) */
+    void *wide_packed;
+    float *inverse_frequency; /* [2][C/2], in host memory */
 };
 
 struct text_decoder {
@@ -34,7 +36,10 @@ struct text_decoder {
     float embed_scale;
 };
 
-/* least: bytes of b.memory at least, which others may use between calls of text_forward. */
+/* least: bytes of b.memory at least, which others may use between calls of text_forward; its own are text_work_bytes.
+ */
+size_t text_work_bytes(struct backend *be, const struct text_config *config, const struct text_weights *weights,
+                       int rows);
 WARD_CHECKED int text_open(struct text_decoder *t, struct backend *be, const struct text_config *config,
                            const struct text_weights *weights, int rows, size_t least, struct ward_error *err);
 void text_close(struct text_decoder *t);

@@ -13,7 +13,7 @@ WARD_CHECKED int vision_encode(struct backend *be, const struct model_config *co
                                const struct vision_weights *weights, const float *patches, float *features, void *work,
                                int index, const struct observer *observer, struct ward_error *err);
 
-size_t vision_work_bytes(struct backend *be, const struct vision_config *config);
+size_t vision_work_bytes(struct backend *be, const struct model_config *config);
 
 /* Lets go of the encoder's resident pages: a text answer does not need them, and an image later reads them again from
  * the page cache in milliseconds. So the encoder and the decoder need not be in memory at once. */

@@ -20,12 +20,27 @@ enum { ATTENTION_MAX_HEAD = 4096 }; /* the longest head whose blocks fit the scr
 WARD_CHECKED int compute_open(struct compute *c, int threads, enum isa highest, struct ward_error *err);
 void compute_close(struct compute *c);
 
-/* One linear map of a group that shares its input: out [rows][w->rows] = x w^T + bias. */
+/* The linear maps that take an operation's result, for a backend that can prepare it for them (engine/backend.h). */
+struct next {
+    void *packed; /* theirs: nobody else reads the result; NULL: somebody does */
+    bool exact;   /* one of them is exact and has float weights */
+};
+
+/* One linear map of a group that shares its input: out [rows][w->rows] = x w^T + bias. What is to become of that is for
+ * a backend (engine/backend.h), in this order; compute_linear leaves it to its caller. */
 struct linear {
     float *out;
     const struct tensor *w;
     const float *bias; /* [w->rows] or NULL */
     bool exact;        /* products of float32 where the multiply would round float weights' x to bf16 */
+    bool gelu;         /* out = gelu(out) */
+    float *add;        /* [rows][w->rows] += out; NULL: no */
+    struct {
+        void *at; /* [w->rows / head_dim][capacity][head_dim]: row r of out goes to slot r of each; NULL: no */
+        enum tensor_type type;
+        int head_dim, capacity;
+    } heads;
+    struct next next;
 };
 
 /* Bytes that compute_linear needs at `packed` for x [rows][cols], and for fewer rows. */
@@ -46,10 +61,11 @@ struct attention {
     const int *lo, *hi; /* [rows]; lo >= 0. A row with lo >= hi sees nothing: its output is 0 */
     float scale;        /* of the scores */
     bool exact;         /* products of float32 even where the multiply would round */
-    void *scratch, *packed; /* for a backend that asks for them (engine/backend.h); compute_attention does not */
+    void *scratch;      /* for a backend that asks for it (engine/backend.h), as for next; compute_attention does not */
+    struct next next;
 };
-/* Blocked with an online softmax, never a whole score matrix; up to GEMV_MAX_N rows each as if it were alone. Query head h uses key head h / (n_heads / n_kv_heads). No
- * allocation. */
+/* Blocked with an online softmax, never a whole score matrix; up to GEMV_MAX_N rows each as if it were alone. Query
+ * head h uses key head h / (n_heads / n_kv_heads). No allocation. */
 void compute_attention(const struct compute *c, const struct attention *a);
 
 /* Row by row, in parallel when that pays. */

@@ -88,13 +88,13 @@ static void round_units(float *x, int cols)
 struct product {
     enum tensor_type type;
     int rows, cols, outputs;
-    bool exact;
+    bool exact, many; /* many: on tensor cores */
 };
 
 /* What the card multiplies: of the value its parts. Two parts of each give three products, without the smallest. */
 static double product_of(const struct product *p, float x, float w)
 {
-    if (p->rows <= GEMV_MAX_N)
+    if (!p->many)
         return (double)x * (double)w;
     const float x0 = to_bf16(x), w0 = to_bf16(w);
     double sum = (double)x0 * (double)w0;
@@ -105,12 +105,14 @@ static double product_of(const struct product *p, float x, float w)
     return sum;
 }
 
-static bool check_product(const struct product *p, const float *x, const float *w, const float *bias, const float *out)
+/* expected, bound [rows][outputs]: how far off it may be */
+static void expect_product(const struct product *p, const float *x, const float *w, const float *bias, double *expected,
+                           double *bound)
 {
     float *rounded = float_buffer((size_t)p->cols), *of_w = float_buffer((size_t)p->cols);
     for (int r = 0; r < p->rows; r++) {
         memcpy(rounded, x + (size_t)r * (size_t)p->cols, (size_t)p->cols * sizeof *x);
-        if (p->rows <= GEMV_MAX_N && !tensor_is_float(p->type))
+        if (!p->many && !tensor_is_float(p->type))
             round_units(rounded, p->cols);
         for (int o = 0; o < p->outputs; o++) {
             const float *row = w + (size_t)o * (size_t)p->cols;
@@ -122,13 +124,22 @@ static bool check_product(const struct product *p, const float *x, const float *
             }
             /* Quantized weights are d q + m in float32 before they are rounded to bf16: now and then to its other side.
              */
-            const double other_side = p->rows > GEMV_MAX_N && !tensor_is_float(p->type) ? 0x1p-12 : 0;
-            if (!near("linear", r * p->outputs + o, (double)out[r * p->outputs + o], sum,
-                      (2 * SUM_BOUND(p->cols) + other_side) * absolute))
-                return fail("%s, %d rows, %d to %d%s", tensor_type_name(p->type), p->rows, p->cols, p->outputs,
-                            p->exact ? ", exact" : "");
+            const double other_side = p->many && !tensor_is_float(p->type) ? 0x1p-12 : 0;
+            expected[r * p->outputs + o] = sum;
+            bound[r * p->outputs + o] = (2 * SUM_BOUND(p->cols) + other_side) * absolute;
         }
     }
+}
+
+static bool check_product(const struct product *p, const float *x, const float *w, const float *bias, const float *out)
+{
+    const int n = p->rows * p->outputs;
+    double *expected = buffer((size_t)n * sizeof *expected, 0), *bound = buffer((size_t)n * sizeof *bound, 0);
+    expect_product(p, x, w, bias, expected, bound);
+    for (int i = 0; i < n; i++)
+        if (!near("linear", i, (double)out[i], expected[i], bound[i]))
+            return fail("%s, %d rows, %d to %d%s", tensor_type_name(p->type), p->rows, p->cols, p->outputs,
+                        p->exact ? ", exact" : "");
     return true;
 }
 
@@ -152,12 +163,12 @@ static bool check_maps(enum tensor_type type, int rows, int cols_least, int outp
                                   .bias = on_card(bias[i], (size_t)n_out[i] * sizeof(float)),
                                   .exact = exact};
     }
-    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols));
+    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, exact));
     const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
     card->ops->linear(card, input, rows, maps, N, packed);
     bool ok = true;
     for (int i = 0; ok && i < N; i++) {
-        const struct product p = {i == 1 ? TENSOR_BF16 : type, rows, cols, n_out[i], exact};
+        const struct product p = {i == 1 ? TENSOR_BF16 : type, rows, cols, n_out[i], exact, rows > GEMV_MAX_N};
         const size_t n = (size_t)rows * (size_t)n_out[i];
         float *out = float_buffer(n), *alone = float_buffer((size_t)n_out[i]);
         ok = fetch(out, maps[i].out, n * sizeof *out) && check_product(&p, x, w[i], bias[i], out);
@@ -202,6 +213,148 @@ LINEAR(linear_q5_1, TENSOR_Q5_1)
 LINEAR(linear_q4_k, TENSOR_Q4_K)
 LINEAR(linear_q5_k, TENSOR_Q5_K)
 LINEAR(linear_q6_k, TENSOR_Q6_K)
+
+static bool compare(const char *what, const void *at, const double *expected, const double *bound, size_t n)
+{
+    float *got = float_buffer(n);
+    bool ok = fetch(got, at, n * sizeof *got);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = near(what, (int)i, (double)got[i], expected[i], bound[i]);
+    return ok;
+}
+
+/* ---- what becomes of products ------------------------------------------------------------------------------------ */
+
+static double gelu(double x)
+{
+    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+
+static void activate(double *values, double *bound, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        bound[i] = 1.2 * bound[i] + 2e-6 * (fabs(values[i]) + 1);
+        values[i] = gelu(values[i]);
+    }
+}
+
+/* Where packed rows go; nothing there is a number. */
+static void *room_for_packed(int rows, int cols, bool exact)
+{
+    const size_t bytes = card->ops->packed_size(card, rows, cols, exact);
+    return on_card(memset(buffer(bytes, 0), 0xff, bytes), bytes);
+}
+
+/* Rows of bf16 [rows][parts][16 units]: the values, and zeros after them. */
+static bool check_packed(const char *what, const void *at, const double *expected, const double *bound, int rows,
+                         int cols, bool exact)
+{
+    const int pitch = (cols + 63) / 64 * 64, parts = exact ? 2 : 1;
+    const size_t bytes = (size_t)(rows * parts * pitch) * sizeof(uint16_t);
+    uint16_t *got = buffer(bytes, 0);
+    bool ok = fetch(got, at, bytes);
+    for (int i = 0; ok && i < rows * pitch; i++) {
+        const uint16_t *value = got + i / pitch * parts * pitch + i % pitch;
+        const double sum = (double)bf16_to_float(value[0]) + (exact ? (double)bf16_to_float(value[pitch]) : 0);
+        const size_t from = (size_t)(i / pitch) * (size_t)cols + (size_t)(i % pitch);
+        ok = i % pitch < cols ? near(what, i, sum, expected[from],
+                                     bound[from] + (exact ? 0x1p-16 : 0x1p-8) * (fabs(expected[from]) + bound[from]))
+                              : near("filling", i, sum, 0, 0);
+    }
+    return ok;
+}
+
+/* Row r, output o of [rows][outputs] as float16 in [outputs / head_dim][capacity][head_dim]. */
+static bool check_heads(const void *at, const double *expected, const double *bound, int rows, int outputs,
+                        int head_dim, int capacity)
+{
+    const size_t bytes = (size_t)(outputs * capacity) * sizeof(uint16_t);
+    uint16_t *got = buffer(bytes, 0);
+    bool ok = fetch(got, at, bytes);
+    for (int i = 0; ok && i < rows * outputs; i++) {
+        const int r = i / outputs, o = i % outputs, from = (o / head_dim * capacity + r) * head_dim + o % head_dim;
+        const double reached = fmin(fmax(expected[i], -65504), 65504); /* float16's largest */
+        ok = near("heads", i, (double)f16_to_float(got[from]), reached,
+                  bound[i] + 0x1p-11 * (fabs(expected[i]) + bound[i]) + 0x1p-25);
+    }
+    return ok;
+}
+
+struct outcome_case {
+    int rows, cols, outputs, heads, head_dim;
+    bool exact;
+};
+
+/* In one launch: a plain map, one to heads, one through gelu to packed rows; then one that is added, one through gelu.
+ */
+static bool outcomes_of(enum tensor_type type, const struct outcome_case *s)
+{
+    enum { PLAIN, HEADS, PACKED, ADDED, ACTIVATED, N };
+    const int cols = whole_blocks(type, s->cols), rows = s->rows, capacity = rows + 3;
+    const int outputs[N] = {s->outputs, s->heads * s->head_dim, s->outputs, s->outputs, s->outputs + 1};
+    const float *x = random_floats((size_t)rows * (size_t)cols);
+    struct tensor weights[N];
+    struct linear maps[N];
+    double *expected[N], *bound[N];
+    float *residual = random_floats((size_t)(rows * s->outputs));
+    for (int i = 0; i < N; i++) {
+        const size_t n = (size_t)rows * (size_t)outputs[i];
+        float *w = float_buffer((size_t)outputs[i] * (size_t)cols), *bias = random_floats((size_t)outputs[i]);
+        const struct tensor host = {random_matrix(type, outputs[i], cols, false, w), type, outputs[i], cols};
+        const struct product p = {type, rows, cols, outputs[i], s->exact, true};
+        weights[i] = matrix_on_card(&host);
+        maps[i] = (struct linear){.out = on_card(NULL, i == HEADS || i == PACKED ? 1 : n * sizeof(float)),
+                                  .w = &weights[i],
+                                  .bias = on_card(bias, (size_t)outputs[i] * sizeof *bias),
+                                  .exact = s->exact};
+        expected[i] = buffer(n * sizeof(double), 0);
+        bound[i] = buffer(n * sizeof(double), 0);
+        expect_product(&p, x, w, bias, expected[i], bound[i]);
+    }
+    maps[HEADS].heads.at = on_card(NULL, (size_t)(outputs[HEADS] * capacity) * sizeof(uint16_t));
+    maps[HEADS].heads.type = TENSOR_F16;
+    maps[HEADS].heads.head_dim = s->head_dim;
+    maps[HEADS].heads.capacity = capacity;
+    maps[PACKED].gelu = maps[ACTIVATED].gelu = true;
+    maps[PACKED].next = (struct next){room_for_packed(rows, s->outputs, s->exact), s->exact};
+    maps[ADDED].add = on_card(residual, (size_t)(rows * s->outputs) * sizeof *residual);
+    activate(expected[PACKED], bound[PACKED], (size_t)(rows * s->outputs));
+    activate(expected[ACTIVATED], bound[ACTIVATED], (size_t)(rows * outputs[ACTIVATED]));
+    for (int i = 0; i < rows * s->outputs; i++) {
+        expected[ADDED][i] += (double)residual[i];
+        bound[ADDED][i] += 1e-6 * fabs(expected[ADDED][i]);
+    }
+    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, s->exact));
+    const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
+    card->ops->linear(card, input, rows, maps, PACKED + 1, packed);
+    card->ops->linear(card, input, rows, maps + ADDED, N - ADDED, packed);
+    const size_t n = (size_t)(rows * s->outputs);
+    const bool ok =
+        compare("beside others", maps[PLAIN].out, expected[PLAIN], bound[PLAIN], n) &&
+        check_heads(maps[HEADS].heads.at, expected[HEADS], bound[HEADS], rows, outputs[HEADS], s->head_dim, capacity) &&
+        check_packed("packed", maps[PACKED].next.packed, expected[PACKED], bound[PACKED], rows, s->outputs, s->exact) &&
+        compare("added", maps[ADDED].add, expected[ADDED], bound[ADDED], n) &&
+        compare("gelu", maps[ACTIVATED].out, expected[ACTIVATED], bound[ACTIVATED], n + (size_t)rows);
+    release_all();
+    return ok || fail("%s, %d rows, %d to %d and %d heads of %d%s", tensor_type_name(type), rows, cols, s->outputs,
+                      s->heads, s->head_dim, s->exact ? ", exact" : "");
+}
+
+static bool outcomes(void)
+{
+    static const struct outcome_case cases[] = {
+        {20, 70, 70, 2, 24, false},
+        {3, 70, 33, 3, 10, true},
+        {130, 40, 129, 1, 7, false},
+        {65, 300, 64, 5, 32, true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int type = 0; type < TENSOR_TYPES; type++)
+            if ((i == 0 || type == TENSOR_BF16 || type == TENSOR_F16 || type == TENSOR_Q4_0) &&
+                !outcomes_of((enum tensor_type)type, &cases[i]))
+                return false;
+    return true;
+}
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
@@ -383,15 +536,6 @@ static bool attention(void)
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
 
-static bool compare(const char *what, const void *at, const double *expected, const double *bound, size_t n)
-{
-    float *got = float_buffer(n);
-    bool ok = fetch(got, at, n * sizeof *got);
-    for (size_t i = 0; ok && i < n; i++)
-        ok = near(what, (int)i, (double)got[i], expected[i], bound[i]);
-    return ok;
-}
-
 /* A row's norm: expected and how far off it may be. */
 static void norm_row(double *out, const double *x, const float *weight, int cols)
 {
@@ -446,16 +590,17 @@ static bool norms_of(int rows, int cols)
     float *in = on_card(x, n * sizeof *x), *out = on_card(NULL, n * sizeof *x), *to = on_card(residual, n * sizeof *x);
     const float *w = on_card(weight, (size_t)cols * sizeof *x), *b = on_card(bias, (size_t)cols * sizeof *x),
                 *following = on_card(next, (size_t)cols * sizeof *x);
-    card->ops->rms_norm(card, out, in, w, rows, cols, 1e-6f, NULL);
+    const struct next nobody = {0};
+    card->ops->rms_norm(card, out, in, w, rows, cols, 1e-6f, nobody);
     bool ok = compare("rms_norm", out, expected[0], bound[0], n);
-    card->ops->layer_norm(card, out, in, w, b, rows, cols, 1e-6f);
+    card->ops->layer_norm(card, out, in, w, b, rows, cols, 1e-6f, nobody);
     ok = ok && compare("layer_norm", out, expected[3], bound[3], n);
-    card->ops->add_rms_norm(card, to, in, w, following, rows, cols, 1e-6f, NULL);
+    card->ops->add_rms_norm(card, to, in, w, following, rows, cols, 1e-6f, nobody);
     ok = ok && compare("add_rms_norm", to, expected[1], bound[1], n) &&
          compare("its norm", in, expected[2], bound[2], n);
     card->ops->write(card, in, x, n * sizeof *x);
     card->ops->write(card, to, residual, n * sizeof *x);
-    card->ops->add_rms_norm(card, to, in, w, NULL, rows, cols, 1e-6f, NULL);
+    card->ops->add_rms_norm(card, to, in, w, NULL, rows, cols, 1e-6f, nobody);
     ok = ok && compare("add_rms_norm alone", to, expected[1], bound[1], n);
     release_all();
     return ok || fail("%d rows of %d", rows, cols);
@@ -463,44 +608,60 @@ static bool norms_of(int rows, int cols)
 
 static bool norms(void)
 {
-    return norms_of(1, 1) && norms_of(3, 31) && norms_of(2, 2560) && norms_of(17, 300);
+    return norms_of(1, 1) && norms_of(3, 31) && norms_of(2, 2560) && norms_of(17, 300) && norms_of(2, 3201) &&
+           norms_of(1, 4096);
 }
 
-static double gelu(double x)
+/* gelu(x gate^T) * (x up^T), of weights of two types. */
+static bool gated_of(enum tensor_type type, enum tensor_type up_type, int rows, int cols_least, int outputs, bool exact)
 {
-    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-}
-
-static bool activations(void)
-{
-    enum { N = 1000 };
-    float *x = float_buffer(N), *y = random_floats(N);
-    double *expected = buffer(N * sizeof *expected, 0), *bound = buffer(N * sizeof *bound, 0);
-    for (int i = 0; i < N; i++)
-        x[i] = 8 * random_float();
-    float *in = on_card(x, N * sizeof *x), *out = on_card(NULL, N * sizeof *x);
-    const float *other = on_card(y, N * sizeof *y);
-    for (int i = 0; i < N; i++) {
-        expected[i] = gelu((double)x[i]) * (double)y[i];
-        bound[i] = 2e-6 * (fabs((double)x[i]) + 1) * fabs((double)y[i]);
+    const int cols = whole_blocks(type, whole_blocks(up_type, cols_least));
+    const size_t n = (size_t)rows * (size_t)outputs;
+    const float *x = random_floats((size_t)rows * (size_t)cols);
+    float *no_bias = float_buffer((size_t)outputs);
+    memset(no_bias, 0, (size_t)outputs * sizeof *no_bias);
+    struct tensor weights[2];
+    struct linear maps[2];
+    double *expected[2], *bound[2];
+    for (int i = 0; i < 2; i++) {
+        const enum tensor_type of = i ? up_type : type;
+        float *w = float_buffer((size_t)outputs * (size_t)cols);
+        const struct tensor host = {random_matrix(of, outputs, cols, false, w), of, outputs, cols};
+        const struct product p = {of, rows, cols, outputs, exact, rows > GEMV_MAX_N};
+        weights[i] = matrix_on_card(&host);
+        maps[i] = (struct linear){.out = on_card(NULL, n * sizeof(float)), .w = &weights[i], .exact = exact};
+        expected[i] = buffer(n * sizeof(double), 0);
+        bound[i] = buffer(n * sizeof(double), 0);
+        expect_product(&p, x, w, no_bias, expected[i], bound[i]);
     }
-    card->ops->gelu_multiply(card, out, in, other, 10, N / 10, NULL);
-    bool ok = compare("gelu_multiply", out, expected, bound, N);
-    for (int i = 0; i < N; i++) {
-        expected[i] = gelu((double)x[i]);
-        bound[i] = 2e-6 * (fabs((double)x[i]) + 1);
+    activate(expected[0], bound[0], n);
+    for (size_t i = 0; i < n; i++) {
+        bound[0][i] = bound[0][i] * (fabs(expected[1][i]) + bound[1][i]) + fabs(expected[0][i]) * bound[1][i] +
+                      1e-6 * fabs(expected[0][i] * expected[1][i]);
+        expected[0][i] *= expected[1][i];
     }
-    card->ops->copy(card, out, in, N * sizeof *x);
-    card->ops->gelu(card, out, N);
-    ok = ok && compare("gelu", out, expected, bound, N);
-    for (int i = 0; i < N; i++) {
-        expected[i] = (double)x[i] + (double)y[i];
-        bound[i] = 1e-6 * fabs(expected[i]) + 1e-9;
+    const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
+    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, exact));
+    card->ops->gated(card, input, rows, maps, packed);
+    bool ok = compare("gated", maps[0].out, expected[0], bound[0], n);
+    if (rows > GEMV_MAX_N) {
+        maps[0].next = (struct next){room_for_packed(rows, outputs, exact), exact};
+        card->ops->gated(card, input, rows, maps, packed);
+        ok = ok && check_packed("gated, packed", maps[0].next.packed, expected[0], bound[0], rows, outputs, exact);
     }
-    card->ops->add(card, in, other, N);
-    ok = ok && compare("add", in, expected, bound, N);
     release_all();
-    return ok;
+    return ok || fail("%s and %s, %d rows, %d to %d%s", tensor_type_name(type), tensor_type_name(up_type), rows, cols,
+                      outputs, exact ? ", exact" : "");
+}
+
+static bool gated(void)
+{
+    return gated_of(TENSOR_BF16, TENSOR_BF16, 1, 70, 50, false) &&
+           gated_of(TENSOR_Q8_0, TENSOR_Q8_0, 8, 64, 33, false) &&
+           gated_of(TENSOR_Q4_0, TENSOR_BF16, 3, 64, 20, false) &&
+           gated_of(TENSOR_BF16, TENSOR_BF16, 9, 70, 51, false) &&
+           gated_of(TENSOR_Q4_K, TENSOR_Q6_K, 70, 256, 140, false) &&
+           gated_of(TENSOR_F16, TENSOR_F16, 20, 72, 130, true);
 }
 
 /* x [ROWS][heads][D]: an RMS norm over each head, and its rotation. */
@@ -568,76 +729,112 @@ static bool rotation(void)
     return ok;
 }
 
-/* What an operation leaves as int8 for the product after it is what the product would make of its result: the same
- * bits. */
-static bool same_prepared(const char *what, const float *x, int rows, const struct linear *map, void *packed)
+/* ---- results for the products after them ------------------------------------------------------------------------- */
+
+/* The product of a result that was written as float32, and of one that the operation has left in `packed` for it: the
+ * same bits. */
+struct preparing {
+    int rows, heads, d;
+    struct linear map;
+    void *packed, *scratch;
+    float *x, *y, *residual, *residual_again, *out;
+    const float *norm;
+    struct kv_layer layer;
+    int *lo, *hi;
+};
+
+static void attend_prepared(const struct preparing *p, struct next next)
 {
-    const size_t n = (size_t)rows * (size_t)map->w->rows;
-    float *prepared = float_buffer(n), *plain = float_buffer(n), zero = 0;
-    card->ops->linear(card, x, rows, map, 1, packed);
-    bool ok = fetch(prepared, map->out, n * sizeof *prepared);
-    card->ops->write(card, map->out, &zero, sizeof zero); /* another operation: nothing is prepared */
-    card->ops->linear(card, x, rows, map, 1, packed);
-    ok = ok && fetch(plain, map->out, n * sizeof *plain);
-    return ok &&
-           (memcmp(prepared, plain, n * sizeof *plain) == 0 || fail("%s leaves other bytes for %d rows", what, rows));
+    const struct attention a = {
+        .out = p->out,
+        .q = p->y,
+        .k = p->layer.k,
+        .v = p->layer.v,
+        .type = TENSOR_F16,
+        .rows = p->rows,
+        .n_heads = p->heads,
+        .n_kv_heads = p->heads,
+        .head_dim = p->d,
+        .capacity = p->rows,
+        .lo = p->lo,
+        .hi = p->hi,
+        .scale = 0.1f,
+        .scratch = p->scratch,
+        .next = next,
+    };
+    card->ops->attention(card, &a);
 }
 
-static bool preparing_of(int rows, int heads, int d)
-{
-    const int cols = heads * d, outputs = 20;
-    const size_t n = (size_t)rows * (size_t)cols;
-    float *values = float_buffer((size_t)(outputs * cols)), *weight = random_floats((size_t)cols);
-    const struct tensor host = {random_matrix(TENSOR_Q8_0, outputs, cols, false, values), TENSOR_Q8_0, outputs, cols};
-    const struct tensor w = matrix_on_card(&host);
-    const struct linear map = {.out = on_card(NULL, (size_t)(rows * outputs) * sizeof(float)), .w = &w};
-    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols));
-    float *x = on_card(random_floats(n), n * sizeof *x), *y = on_card(random_floats(n), n * sizeof *y),
-          *out = on_card(NULL, n * sizeof *out);
-    const float *norm = on_card(weight, (size_t)cols * sizeof *weight);
-    card->ops->rms_norm(card, out, x, norm, rows, cols, 1e-6f, packed);
-    bool ok = same_prepared("rms_norm", out, rows, &map, packed);
-    card->ops->gelu_multiply(card, out, x, y, rows, cols, packed);
-    ok = ok && same_prepared("gelu_multiply", out, rows, &map, packed);
-    card->ops->add_rms_norm(card, y, x, norm, norm, rows, cols, 1e-6f, packed);
-    ok = ok && same_prepared("add_rms_norm", x, rows, &map, packed);
+enum { RMS_NORM, ADD_RMS_NORM, LAYER_NORM, ATTENTION, PREPARING };
 
+/* Where the result is. */
+static const float *prepare(const struct preparing *p, int operation, struct next next)
+{
+    const int cols = p->heads * p->d;
+    const size_t bytes = (size_t)(p->rows * cols) * sizeof(float);
+    switch (operation) {
+    case RMS_NORM: card->ops->rms_norm(card, p->out, p->x, p->norm, p->rows, cols, 1e-6f, next); break;
+    case ADD_RMS_NORM:
+        card->ops->copy(card, p->residual_again, p->residual, bytes);
+        card->ops->copy(card, p->out, p->x, bytes);
+        card->ops->add_rms_norm(card, p->residual_again, p->out, p->norm, p->norm, p->rows, cols, 1e-6f, next);
+        break;
+    case LAYER_NORM: card->ops->layer_norm(card, p->out, p->x, p->norm, p->norm, p->rows, cols, 1e-6f, next); break;
+    default: attend_prepared(p, next);
+    }
+    return p->out;
+}
+
+static bool preparing_of(enum tensor_type type, int rows, int heads, int d, bool exact)
+{
+    static const char *const names[PREPARING] = {"rms_norm", "add_rms_norm", "layer_norm", "attention"};
+    const int cols = heads * d, outputs = 20;
+    const size_t n = (size_t)rows * (size_t)cols, n_out = (size_t)(rows * outputs);
+    float *values = float_buffer((size_t)(outputs * cols));
+    const struct tensor host = {random_matrix(type, outputs, cols, false, values), type, outputs, cols};
+    const struct tensor w = matrix_on_card(&host);
+    struct preparing p = {.rows = rows, .heads = heads, .d = d, .packed = room_for_packed(rows, cols, exact)};
+    p.map = (struct linear){.out = on_card(NULL, n_out * sizeof(float)), .w = &w, .exact = exact};
+    float **const rows_of[] = {&p.x, &p.y, &p.residual, &p.residual_again, &p.out};
+    for (int i = 0; i < 5; i++)
+        *rows_of[i] = on_card(random_floats(n), n * sizeof(float));
+    p.norm = on_card(random_floats((size_t)cols), (size_t)cols * sizeof(float));
+    p.scratch = on_card(NULL, card->ops->attention_size(card, rows, heads, d));
+    p.layer = (struct kv_layer){on_card(NULL, n * 2), on_card(NULL, n * 2), TENSOR_F16, heads, d, rows};
     int *numbers = buffer((size_t)rows * sizeof *numbers, 0);
-    struct kv_layer layer = {on_card(NULL, n * 2), on_card(NULL, n * 2), TENSOR_F16, heads, d, rows};
     for (int r = 0; r < rows; r++)
         numbers[r] = r;
-    int *positions = on_card(numbers, (size_t)rows * sizeof *numbers),
-        *lo = on_card(NULL, (size_t)rows * sizeof *numbers);
+    int *positions = on_card(numbers, (size_t)rows * sizeof *numbers);
+    p.lo = on_card(NULL, (size_t)rows * sizeof *numbers);
     for (int r = 0; r < rows; r++)
         numbers[r] = r + 1;
-    const struct heads kv = {.k = y, .v = x, .rows = rows, .to = &layer, .positions = positions};
-    const struct attention a = {
-        .out = out,
-        .q = y,
-        .k = layer.k,
-        .v = layer.v,
-        .type = TENSOR_F16,
-        .rows = rows,
-        .n_heads = heads,
-        .n_kv_heads = heads,
-        .head_dim = d,
-        .capacity = rows,
-        .lo = lo,
-        .hi = on_card(numbers, (size_t)rows * sizeof *numbers),
-        .scale = 0.1f,
-        .scratch = on_card(NULL, card->ops->attention_size(card, rows, heads, d)),
-        .packed = packed,
-    };
+    p.hi = on_card(numbers, (size_t)rows * sizeof *numbers);
+    const struct heads kv = {.k = p.y, .v = p.x, .rows = rows, .to = &p.layer, .positions = positions};
     card->ops->store(card, &kv);
-    card->ops->attention(card, &a);
-    ok = ok && same_prepared("attention", out, rows, &map, packed);
+
+    float *plain = float_buffer(n_out), *prepared = float_buffer(n_out), *nothing = float_buffer(n);
+    memset(nothing, 0xff, n * sizeof *nothing);
+    bool ok = true;
+    for (int i = 0; ok && i < PREPARING; i++) {
+        card->ops->linear(card, prepare(&p, i, (struct next){0}), rows, &p.map, 1, p.packed);
+        ok = fetch(plain, p.map.out, n_out * sizeof *plain);
+        if (i != ADD_RMS_NORM && rows > GEMV_MAX_N && !(exact && i == ATTENTION))
+            card->ops->write(card, p.out, nothing, n * sizeof *nothing); /* nobody looks there */
+        card->ops->linear(card, prepare(&p, i, (struct next){p.packed, exact}), rows, &p.map, 1, p.packed);
+        ok = ok && fetch(prepared, p.map.out, n_out * sizeof *prepared) &&
+             (memcmp(prepared, plain, n_out * sizeof *plain) == 0 || fail("%s leaves others", names[i]));
+    }
     release_all();
-    return ok || fail("%d rows of %d heads of %d", rows, heads, d);
+    return ok ||
+           fail("%s, %d rows of %d heads of %d%s", tensor_type_name(type), rows, heads, d, exact ? ", exact" : "");
 }
 
 static bool preparing(void)
 {
-    return preparing_of(1, 4, 32) && preparing_of(8, 2, 80) && preparing_of(3, 2, 16) && preparing_of(20, 4, 32);
+    return preparing_of(TENSOR_Q8_0, 1, 4, 32, false) && preparing_of(TENSOR_Q8_0, 8, 2, 80, false) &&
+           preparing_of(TENSOR_Q8_0, 3, 2, 16, false) && preparing_of(TENSOR_Q8_0, 20, 4, 32, false) &&
+           preparing_of(TENSOR_BF16, 70, 3, 24, false) && preparing_of(TENSOR_BF16, 9, 5, 10, true) &&
+           preparing_of(TENSOR_F16, 17, 40, 80, true);
 }
 
 static bool tables(void)
@@ -820,16 +1017,16 @@ static bool recording(void)
 {
     enum { N = 300 };
     float *x = random_floats(N), *y = random_floats(N), got[N];
-    float *to = on_card(NULL, N * sizeof *x), *from = on_card(NULL, N * sizeof *x);
+    float *to = on_card(NULL, N * sizeof *x);
+    const struct tensor host = {y, TENSOR_F32, 1, N}, table = matrix_on_card(&host);
     void *recorded = NULL;
     bool ok = true;
     for (int turn = 0; ok && turn < 3; turn++) {
         card->ops->write(card, to, turn == 1 ? y : x, N * sizeof *x);
-        card->ops->write(card, from, y, N * sizeof *y);
         if (!card->ops->begin(card, &recorded)) {
             ok = turn == 0 || fail("turn %d was not played from the recording", turn);
-            card->ops->add(card, to, from, N);
-            card->ops->add(card, to, from, N);
+            card->ops->add_table(card, to, &table);
+            card->ops->add_table(card, to, &table);
             card->ops->end(card, &recorded);
         }
         ok = ok && fetch(got, to, sizeof got);
@@ -856,9 +1053,10 @@ static const struct {
     {"linear q4_k", linear_q4_k},
     {"linear q5_k", linear_q5_k},
     {"linear q6_k", linear_q6_k},
+    {"outcomes", outcomes},
     {"attention", attention},
     {"norms", norms},
-    {"activations", activations},
+    {"gated", gated},
     {"rotation", rotation},
     {"preparing", preparing},
     {"tables", tables},

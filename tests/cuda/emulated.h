@@ -119,6 +119,11 @@ static inline float4 make_float4(float x, float y, float z, float w)
     return {x, y, z, w};
 }
 
+static inline uint2 make_uint2(unsigned x, unsigned y)
+{
+    return {x, y};
+}
+
 static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w)
 {
     return {x, y, z, w};
@@ -166,6 +171,13 @@ static inline int atomicMin(int *at, int x)
     const int old = *at;
     *at = x < old ? x : old;
     return old;
+}
+
+#define __expf expf /* the C library has a name like that */
+
+static inline float __fdividef(float x, float y)
+{
+    return x / y;
 }
 
 static inline int __dp4a(int a, int b, int c)

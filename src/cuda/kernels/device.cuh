@@ -216,6 +216,12 @@ __device__ inline void multiply_half(float c[4], const uint32_t a[4], uint32_t b
 
 #endif
 
+/* What a pair leaves of its values, in bf16 again. */
+__device__ inline uint32_t rest_of(uint32_t pair, float low, float high)
+{
+    return pack_bf16(low - bf16_to_float((uint16_t)pair), high - bf16_to_float((uint16_t)(pair >> 16)));
+}
+
 /* float16 as far as it reaches: nothing becomes infinite. */
 __device__ inline uint16_t float_to_half(float f)
 {

@@ -21,7 +21,7 @@ extern "C" __global__ void pack_rows(uint32_t *out, const float *x, int cols, in
     const uint32_t whole = pack_bf16(a, b);
     out[0] = whole;
     if (parts > 1)
-        out[pairs] = pack_bf16(a - bf16_to_float((uint16_t)whole), b - bf16_to_float((uint16_t)(whole >> 16)));
+        out[pairs] = rest_of(whole, a, b);
 }
 
 /* ---- places ------------------------------------------------------------------------------------------------------ */
@@ -72,15 +72,13 @@ __device__ inline int piece_at(int row, int piece)
     return row * MATRIX_DEPTH + ((piece ^ row / 2 % 4) * 8);
 }
 
-/* Sums of this block's share of the depth: what they are for, or a part of it. */
-__device__ inline void put_part(const card_map &map, const card_parts &parts, int row, int rows, int output, float a,
-                                float b)
+/* The map of a launch that has this tile among those of a row of tiles. */
+__device__ inline int map_of(const card_maps &maps, int tile)
 {
-    if (gridDim.z == 1)
-        put_pair(map, row, output, a, b);
-    else if (output < parts.width)
-        *(float2 *)(parts.sums + ((size_t)blockIdx.z * (size_t)rows + (size_t)row) * (size_t)parts.width +
-                    (size_t)output) = make_float2(a, b);
+    int i = 0;
+    while (i + 1 < maps.n && tile >= maps.map[i + 1].first_block)
+        i++;
+    return i;
 }
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
@@ -97,8 +95,7 @@ __device__ inline void unit_pairs(uint32_t pairs[UNIT / 2], const Format &f, int
     if (Format::floats && rest)
 #pragma unroll
         for (int i = 0; i < UNIT / 2; i++)
-            pairs[i] = pack_bf16(v[2 * i] - bf16_to_float((uint16_t)pairs[i]),
-                                 v[2 * i + 1] - bf16_to_float((uint16_t)(pairs[i] >> 16)));
+            pairs[i] = rest_of(pairs[i], v[2 * i], v[2 * i + 1]);
 }
 
 /* The units of a step that a thread brings to shared memory through its registers. */
@@ -214,34 +211,43 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
                 multiply_bf16(sums[m][n], f.a[m], f.b[n / 2][n % 2 * 2], f.b[n / 2][n % 2 * 2 + 1]);
     }
 
+    /* What the sums are for; or, of a share of the depth, a part of it: column: that of the tile among all. */
     static __device__ void put(const card_map &map, const float (&sums)[M][N][4], int first_row, int first_output,
-                               int rows, const card_parts &parts)
+                               int rows, const card_parts &parts, int column)
     {
         const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
         first_row += warp / 2 * (ROWS / 2) + lane / 4;
-        first_output += warp % 2 * (OUTPUTS / 2) + lane % 4 * 2;
+        const int within = warp % 2 * (OUTPUTS / 2) + lane % 4 * 2;
 #pragma unroll
         for (int m = 0; m < M; m++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const int row = first_row + 16 * m + 8 * half;
-                if (row >= rows)
-                    continue;
+                float2 run[N];
 #pragma unroll
                 for (int n = 0; n < N; n++)
-                    put_part(map, parts, row, rows, first_output + 8 * n, sums[m][n][2 * half],
-                             sums[m][n][2 * half + 1]);
+                    run[n] = make_float2(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
+                if (gridDim.z == 1) {
+                    put_run(map, row, row < rows, first_output + within, run);
+                } else if (row < rows) {
+                    const size_t at = (size_t)blockIdx.z * (size_t)rows + (size_t)row;
+                    float *to = parts.sums + at * (size_t)parts.width + (size_t)(column + within);
+#pragma unroll
+                    for (int n = 0; n < N; n++)
+                        *(float2 *)(to + 8 * n) = run[n];
+                }
             }
     }
 
-    static __device__ void compute(const card_map &map, const uint16_t *x, int rows, int x_parts, int w_parts,
+    static __device__ void compute(const card_maps &maps, const uint16_t *x, int rows, int x_parts, int w_parts,
                                    const card_parts &parts)
     {
         BLOCK_MEMORY(uint16_t, tiles);
-        int first_row, first_output;
-        this_tile(&first_row, &first_output);
+        int first_row, tile;
+        this_tile(&first_row, &tile);
+        const card_map &map = maps.map[map_of(maps, tile)];
+        const int first_output = (tile - map.first_block) * OUTPUTS;
         first_row *= ROWS;
-        first_output *= OUTPUTS;
         const matrix_steps steps(map.w, x_parts, w_parts);
         const int share = (steps.total + (int)gridDim.z - 1) / (int)gridDim.z, begin = (int)blockIdx.z * share;
         const int end = begin + share < steps.total ? begin + share : steps.total;
@@ -294,13 +300,13 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
             even.load(stage(i + 1), 0);
             multiply(sums, odd);
         }
-        put(map, sums, first_row, first_output, rows, parts);
+        put(map, sums, first_row, first_output, rows, parts, tile * OUTPUTS);
     }
 };
 
 /* The shares of the depth that blocks have summed, added in their order. A thread for a pair of outputs: grid (width /
  * 2 / ROW_THREADS, rows). */
-extern "C" __global__ void add_parts(card_map map, card_parts parts, int splits)
+extern "C" __global__ void add_parts(card_maps maps, card_parts parts, int splits)
 {
     wait_for_previous();
     const int pair = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y, rows = gridDim.y;
@@ -314,24 +320,26 @@ extern "C" __global__ void add_parts(card_map map, card_parts parts, int splits)
         sum.x += part.x;
         sum.y += part.y;
     }
-    put_pair(map, row, 2 * pair, sum.x, sum.y);
+    const card_map &map = maps.map[map_of(maps, 2 * pair / parts.tile)];
+    float2 run[1] = {sum};
+    put_run(map, row, true, 2 * pair - map.first_block * parts.tile, run);
 }
 
-/* matrix_FORMAT: large tiles; matrix_small_FORMAT: of few rows. Grid (outputs / of a tile, rows / of a tile, shares of
- * the depth). x [rows][x_parts][16 units]. */
+/* matrix_FORMAT: large tiles; matrix_small_FORMAT: of few rows. Grid (tiles of the outputs of all maps, rows / of a
+ * tile, shares of the depth). x [rows][x_parts][16 units]. */
 #define MATRIX_KERNEL(format)                                                                                          \
     extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, MATRIX_AT_ONCE)                                       \
-        matrix_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)             \
+        matrix_##format(card_maps maps, const void *x, int rows, int x_parts, int w_parts, card_parts parts)           \
     {                                                                                                                  \
         wait_for_previous();                                                                                           \
-        matrix_tile<format_##format, MATRIX_ROWS, MATRIX_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,    \
+        matrix_tile<format_##format, MATRIX_ROWS, MATRIX_OUTPUTS>::compute(maps, (const uint16_t *)x, rows, x_parts,   \
                                                                            w_parts, parts);                            \
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(MATRIX_THREADS, SMALL_AT_ONCE)                                        \
-        matrix_small_##format(card_map map, const void *x, int rows, int x_parts, int w_parts, card_parts parts)       \
+        matrix_small_##format(card_maps maps, const void *x, int rows, int x_parts, int w_parts, card_parts parts)     \
     {                                                                                                                  \
         wait_for_previous();                                                                                           \
-        matrix_tile<format_##format, SMALL_ROWS, SMALL_OUTPUTS>::compute(map, (const uint16_t *)x, rows, x_parts,      \
+        matrix_tile<format_##format, SMALL_ROWS, SMALL_OUTPUTS>::compute(maps, (const uint16_t *)x, rows, x_parts,     \
                                                                          w_parts, parts);                              \
     }
 CARD_FORMAT_NAMES(MATRIX_KERNEL)

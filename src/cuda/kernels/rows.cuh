@@ -2,6 +2,7 @@
 #ifndef WARD_CUDA_ROWS_CUH
 #define WARD_CUDA_ROWS_CUH
 
+#include "cuda/kernels/epilogue.cuh"
 #include "cuda/kernels/formats.cuh"
 
 /* out [rows][cols] = scale * rows `ids` of the table. A block for a row. */
@@ -78,78 +79,179 @@ extern "C" __global__ void quantize_rows(card_bytes to, const float *x, int cols
         quantize_unit(to, row, unit, x + (size_t)row * (size_t)cols + unit * UNIT, cols - unit * UNIT);
 }
 
+/* ---- norms ------------------------------------------------------------------------------------------------------- */
+
+/* Four values of a row; from `cols` on they are 0. `at` is a multiple of 4. */
+__device__ inline float4 load_piece(const float *row, int at, int cols)
+{
+    if (cols % 4 == 0)
+        return at < cols ? *(const float4 *)(row + at) : make_float4(0, 0, 0, 0);
+    return make_float4(at < cols ? row[at] : 0, at + 1 < cols ? row[at + 1] : 0, at + 2 < cols ? row[at + 2] : 0,
+                       at + 3 < cols ? row[at + 3] : 0);
+}
+
+__device__ inline void store_piece(float *row, int at, int cols, float4 v)
+{
+    if (cols % 4 == 0) {
+        *(float4 *)(row + at) = v;
+    } else {
+        const float values[4] = {v.x, v.y, v.z, v.w};
+        for (int i = 0; i < 4 && at + i < cols; i++)
+            row[at + i] = values[i];
+    }
+}
+
+__device__ inline float squares_of(float4 v)
+{
+    return v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+}
+
+/* The pieces of a row that this thread of ROW_THREADS takes: f(kept, at), kept: its number among those that fit into
+ * registers, KEPT of them (3,072 values of a row). */
+enum { KEPT = 3 };
+template <class F> __device__ inline void each_piece(int cols, F f)
+{
+#pragma unroll
+    for (int i = 0; i < KEPT; i++) {
+        const int at = 4 * (i * ROW_THREADS + (int)threadIdx.x);
+        if (at < cols)
+            f(i, at);
+    }
+    for (int at = 4 * (KEPT * ROW_THREADS + (int)threadIdx.x); at < cols; at += 4 * ROW_THREADS)
+        f((int)KEPT, at);
+}
+
+/* A row that is read once, as far as it fits. */
+struct row_reader {
+    const float *row;
+    int cols;
+    float4 kept[KEPT];
+    __device__ row_reader(const float *x, int cols_) : row(x + (size_t)blockIdx.x * (size_t)cols_), cols(cols_)
+    {
+#pragma unroll
+        for (int i = 0; i < KEPT; i++)
+            kept[i] = load_piece(row, 4 * (i * ROW_THREADS + (int)threadIdx.x), cols);
+    }
+    __device__ float4 piece(int i, int at) const
+    {
+        return i < KEPT ? kept[i] : load_piece(row, at, cols);
+    }
+};
+
+/* Where a norm writes its row: as float32, or as bf16 alone. */
+struct row_writer {
+    float *row;
+    uint16_t *halves;
+    int cols, pitch, parts;
+    __device__ row_writer(float *out, const card_packed &packed, int cols_)
+        : row(out + (size_t)blockIdx.x * (size_t)cols_), halves(packed.at), cols(cols_), pitch(packed.units * UNIT),
+          parts(packed.parts)
+    {
+        if (!halves)
+            return;
+        halves += (size_t)blockIdx.x * (size_t)parts * (size_t)pitch;
+        for (int at = (cols + 3) / 4 * 4 + 4 * (int)threadIdx.x; at < pitch; at += 4 * ROW_THREADS) /* filling up */
+            put(at, make_float4(0, 0, 0, 0));
+    }
+    __device__ void put(int at, float4 v) const
+    {
+        if (!halves)
+            return store_piece(row, at, cols, v);
+        const uint2 whole = make_uint2(pack_bf16(v.x, v.y), pack_bf16(v.z, v.w));
+        *(uint2 *)(halves + at) = whole;
+        if (parts == X_PARTS)
+            *(uint2 *)(halves + pitch + at) = make_uint2(rest_of(whole.x, v.x, v.y), rest_of(whole.y, v.z, v.w));
+    }
+};
+
 extern "C" __global__ void rms_norm(float *out, const float *x, const float *weight, int cols, float eps,
-                                    card_bytes bytes)
+                                    card_bytes bytes, card_packed packed)
 {
     wait_for_previous();
     __shared__ float shared[32];
-    x += (size_t)blockIdx.x * (size_t)cols;
-    out += (size_t)blockIdx.x * (size_t)cols;
-    const float scale = rms_scale(x, cols, eps, shared);
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        out[i] = x[i] * scale * weight[i];
-    quantize_row(bytes, blockIdx.x, out, cols);
+    const row_reader in(x, cols);
+    const row_writer to(out, packed, cols);
+    float squares = 0;
+    each_piece(cols, [&](int i, int at) { squares += squares_of(in.piece(i, at)); });
+    const float scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = in.piece(i, at), w = load_piece(weight, at, cols);
+        to.put(at, make_float4(v.x * scale * w.x, v.y * scale * w.y, v.z * scale * w.z, v.w * scale * w.w));
+    });
+    quantize_row(bytes, blockIdx.x, to.row, cols);
 }
 
 /* residual += rms_norm(x); x = rms_norm(residual) with next_weight, unless that is NULL */
 extern "C" __global__ void add_rms_norm(float *residual, float *x, const float *weight, const float *next_weight,
-                                        int cols, float eps, card_bytes bytes)
+                                        int cols, float eps, card_bytes bytes, card_packed packed)
 {
     wait_for_previous();
     __shared__ float shared[32];
-    x += (size_t)blockIdx.x * (size_t)cols;
-    residual += (size_t)blockIdx.x * (size_t)cols;
-    const float scale = rms_scale(x, cols, eps, shared);
+    const row_reader in(x, cols);
+    row_reader sums(residual, cols);
+    float *const to_residual = residual + (size_t)blockIdx.x * (size_t)cols;
     float squares = 0;
-    for (int i = threadIdx.x; i < cols; i += blockDim.x) {
-        const float sum = residual[i] + x[i] * scale * weight[i];
-        residual[i] = sum;
-        squares += sum * sum;
-    }
+    each_piece(cols, [&](int i, int at) { squares += squares_of(in.piece(i, at)); });
+    const float scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
+    squares = 0;
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = in.piece(i, at), w = load_piece(weight, at, cols);
+        float4 sum = sums.piece(i, at);
+        sum.x += v.x * scale * w.x;
+        sum.y += v.y * scale * w.y;
+        sum.z += v.z * scale * w.z;
+        sum.w += v.w * scale * w.w;
+        store_piece(to_residual, at, cols, sum);
+        squares += squares_of(sum);
+        if (i < KEPT)
+            sums.kept[i] = sum;
+    });
     if (!next_weight)
         return;
+    const row_writer to(x, packed, cols);
     const float next_scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        x[i] = residual[i] * next_scale * next_weight[i];
-    quantize_row(bytes, blockIdx.x, x, cols);
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = sums.piece(i, at), w = load_piece(next_weight, at, cols);
+        to.put(at, make_float4(v.x * next_scale * w.x, v.y * next_scale * w.y, v.z * next_scale * w.z,
+                               v.w * next_scale * w.w));
+    });
+    quantize_row(bytes, blockIdx.x, to.row, cols);
 }
 
 extern "C" __global__ void layer_norm(float *out, const float *x, const float *weight, const float *bias, int cols,
-                                      float eps)
+                                      float eps, card_bytes bytes, card_packed packed)
 {
     wait_for_previous();
     __shared__ float shared[32];
-    x += (size_t)blockIdx.x * (size_t)cols;
-    out += (size_t)blockIdx.x * (size_t)cols;
+    const row_reader in(x, cols);
+    const row_writer to(out, packed, cols);
     float sum = 0;
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        sum += x[i];
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = in.piece(i, at);
+        sum += v.x + v.y + v.z + v.w;
+    });
     const float mean = block_sum(sum, shared) / (float)cols;
     float squares = 0;
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        squares += (x[i] - mean) * (x[i] - mean);
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = in.piece(i, at);
+        const int left = cols - at; /* what is not there is not off the mean */
+        squares += squares_of(
+            make_float4(v.x - mean, left > 1 ? v.y - mean : 0, left > 2 ? v.z - mean : 0, left > 3 ? v.w - mean : 0));
+    });
     const float scale = 1 / sqrtf(block_sum(squares, shared) / (float)cols + eps);
-    for (int i = threadIdx.x; i < cols; i += blockDim.x)
-        out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+    each_piece(cols, [&](int i, int at) {
+        const float4 v = in.piece(i, at), w = load_piece(weight, at, cols), b = load_piece(bias, at, cols);
+        to.put(at, make_float4((v.x - mean) * scale * w.x + b.x, (v.y - mean) * scale * w.y + b.y,
+                               (v.z - mean) * scale * w.z + b.z, (v.w - mean) * scale * w.w + b.w));
+    });
+    quantize_row(bytes, blockIdx.x, to.row, cols);
 }
 
-/* gelu_pytorch_tanh */
-__device__ inline float gelu_value(float x)
-{
-    return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-}
+/* ---- activations of few rows ------------------------------------------------------------------------------------- */
 
 __device__ inline size_t this_value()
 {
     return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-}
-
-extern "C" __global__ void gelu(float *x, size_t n)
-{
-    wait_for_previous();
-    const size_t i = this_value();
-    if (i < n)
-        x[i] = gelu_value(x[i]);
 }
 
 extern "C" __global__ void gelu_multiply(float *out, const float *gate, const float *up, size_t n)
@@ -160,15 +262,7 @@ extern "C" __global__ void gelu_multiply(float *out, const float *gate, const fl
         out[i] = gelu_value(gate[i]) * up[i];
 }
 
-extern "C" __global__ void add(float *x, const float *y, size_t n)
-{
-    wait_for_previous();
-    const size_t i = this_value();
-    if (i < n)
-        x[i] += y[i];
-}
-
-/* The same for few rows, which are written as int8 as well: a thread for a unit, grid (units / ROW_THREADS, rows). */
+/* The same, written as int8 as well: a thread for a unit, grid (units / ROW_THREADS, rows). */
 extern "C" __global__ void gelu_multiply_bytes(float *out, const float *gate, const float *up, int cols,
                                                card_bytes bytes)
 {
