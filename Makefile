@@ -143,12 +143,12 @@ $(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
 $(CUDA_BUILD)/kernels.fatbin: $(CUDA_KINDS:%=$(CUDA_BUILD)/sm_%.cubin)
 	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(k),file=$(CUDA_BUILD)/sm_$(k).cubin)
 # An older driver takes PTX of its time: the version that the instructions need, not that of the compiler. ptxas refuses
-# what the version does not have.
+# what the version does not have, but for hints which bytes of a load are used: they are left out.
 CUDA_PTX_VERSION := 7.4
 $(CUDA_BUILD)/kernels.ptx: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -ptx -arch=compute_80 -o $@.new src/cuda/kernels/kernels.cu
-	sed -i 's/^\.version .*/.version $(CUDA_PTX_VERSION)/' $@.new
+	sed -i -e 's/^\.version .*/.version $(CUDA_PTX_VERSION)/' -e '/^[[:space:]]*\.pragma "used_bytes_mask/d' $@.new
 	$(dir $(NVCC))ptxas -arch=sm_80 -o /dev/null $@.new
 	mv $@.new $@
 $(CUDA_BUILD)/portable.fatbin: $(CUDA_BUILD)/kernels.ptx
