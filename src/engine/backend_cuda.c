@@ -330,7 +330,7 @@ static void multiply(struct backend *be, struct card_maps *maps, unsigned wide, 
     LAUNCH(be, (enum card_kernel)kernel, wide, t.high, t.shares, MATRIX_THREADS, t.small ? SMALL_SHARED : MATRIX_SHARED,
            maps, &x, &rows, &x_parts, &w_parts, &parts);
     if (shares > 1)
-        LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 2, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
+        LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 4, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
                maps, &parts, &shares);
     card_unlock(card_of(be));
 }

@@ -56,6 +56,11 @@ static inline void __syncthreads()
     emulated_wait_block();
 }
 
+static inline void __syncwarp()
+{
+    emulated_wait_warp();
+}
+
 template <class T> static inline T emulated_from_lane(T x, unsigned lane)
 {
     const char *all = (const char *)emulated_exchange(&x, sizeof x);

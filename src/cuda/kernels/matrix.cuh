@@ -81,6 +81,14 @@ __device__ inline int map_of(const card_maps &maps, int tile)
     return i;
 }
 
+/* Sums of this block's share of the depth. */
+__device__ inline void put_sums(const card_parts &parts, int row, int rows, int column, float4 v)
+{
+    if (row < rows)
+        *(float4 *)(parts.sums + ((size_t)blockIdx.z * (size_t)rows + (size_t)row) * (size_t)parts.width +
+                    (size_t)column) = v;
+}
+
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
 
 /* Values as pairs of bf16; rest: what bf16 leaves of them. */
@@ -212,31 +220,46 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
     }
 
     /* What the sums are for; or, of a share of the depth, a part of it: column: that of the tile among all. */
+    /* A warp's quarter by way of its share of the block's memory, so that neighbouring lanes put what lies side by side,
+     * and the code for it is there once. */
     static __device__ void put(const card_map &map, const float (&sums)[M][N][4], int first_row, int first_output,
                                int rows, const card_parts &parts, int column)
     {
+        BLOCK_MEMORY(float, quarters);
+        enum { TURN = 32, WIDE = OUTPUTS / 2, PITCH = WIDE + 8, ACROSS = WIDE / 4, APART = 32 / ACROSS, RUN = 4 };
+        static_assert(4 * TURN * PITCH * sizeof(float) <= MATRIX_STAGES * STAGE * sizeof(uint16_t), "fits the stages");
         const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-        first_row += warp / 2 * (ROWS / 2) + lane / 4;
-        const int within = warp % 2 * (OUTPUTS / 2) + lane % 4 * 2;
+        float *const mine = quarters + warp * TURN * PITCH;
+        const int within = warp % 2 * WIDE + lane % ACROSS * 4;
+        first_row += warp / 2 * (ROWS / 2);
+        __syncthreads(); /* nobody multiplies any more */
 #pragma unroll
-        for (int m = 0; m < M; m++)
+        for (int turn = 0; turn < ROWS / 2 / TURN; turn++, first_row += TURN) {
 #pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = first_row + 16 * m + 8 * half;
-                float2 run[N];
+            for (int m = 0; m < TURN / 16; m++)
 #pragma unroll
-                for (int n = 0; n < N; n++)
-                    run[n] = make_float2(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
-                if (gridDim.z == 1) {
-                    put_run(map, row, row < rows, first_output + within, run);
-                } else if (row < rows) {
-                    const size_t at = (size_t)blockIdx.z * (size_t)rows + (size_t)row;
-                    float *to = parts.sums + at * (size_t)parts.width + (size_t)(column + within);
+                for (int half = 0; half < 2; half++)
 #pragma unroll
                     for (int n = 0; n < N; n++)
-                        *(float2 *)(to + 8 * n) = run[n];
-                }
+                        *(float2 *)(mine + (16 * m + 8 * half + lane / 4) * PITCH + 8 * n + lane % 4 * 2) =
+                            make_float2(sums[TURN / 16 * turn + m][n][2 * half],
+                                        sums[TURN / 16 * turn + m][n][2 * half + 1]);
+            __syncwarp();
+#pragma unroll 1
+            for (int at = lane / ACROSS; at < TURN; at += RUN * APART) {
+                float4 v[RUN];
+#pragma unroll
+                for (int r = 0; r < RUN; r++)
+                    v[r] = *(const float4 *)(mine + (at + r * APART) * PITCH + lane % ACROSS * 4);
+                if (gridDim.z == 1)
+                    put_rows(map, first_row + at, APART, rows, first_output + within, v);
+                else
+#pragma unroll
+                    for (int r = 0; r < RUN; r++)
+                        put_sums(parts, first_row + at + r * APART, rows, column + within, v[r]);
             }
+            __syncwarp();
+        }
     }
 
     static __device__ void compute(const card_maps &maps, const uint16_t *x, int rows, int x_parts, int w_parts,
@@ -304,25 +327,22 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
     }
 };
 
-/* The shares of the depth that blocks have summed, added in their order. A thread for a pair of outputs: grid (width /
- * 2 / ROW_THREADS, rows). */
+/* The shares of the depth that blocks have summed, added in their order. A thread for four outputs: grid (width / 4 /
+ * ROW_THREADS, rows). */
 extern "C" __global__ void add_parts(card_maps maps, card_parts parts, int splits)
 {
     wait_for_previous();
-    const int pair = (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y, rows = gridDim.y;
-    if (2 * pair >= parts.width)
+    const int at = 4 * (int)(blockIdx.x * blockDim.x + threadIdx.x), row = blockIdx.y, rows = gridDim.y;
+    if (at >= parts.width)
         return;
-    float2 sum = make_float2(0, 0);
+    float4 v[1] = {make_float4(0, 0, 0, 0)};
     for (int i = 0; i < splits; i++) {
-        const float2 part =
-            ((const float2 *)
-                 parts.sums)[((size_t)i * (size_t)rows + (size_t)row) * (size_t)(parts.width / 2) + (size_t)pair];
-        sum.x += part.x;
-        sum.y += part.y;
+        const size_t from = ((size_t)i * (size_t)rows + (size_t)row) * (size_t)parts.width + (size_t)at;
+        const float4 part = *(const float4 *)(parts.sums + from);
+        v[0] = make_float4(v[0].x + part.x, v[0].y + part.y, v[0].z + part.z, v[0].w + part.w);
     }
-    const card_map &map = maps.map[map_of(maps, 2 * pair / parts.tile)];
-    float2 run[1] = {sum};
-    put_run(map, row, true, 2 * pair - map.first_block * parts.tile, run);
+    const card_map &map = maps.map[map_of(maps, at / parts.tile)];
+    put_rows(map, row, 0, rows, at - map.first_block * parts.tile, v);
 }
 
 /* matrix_FORMAT: large tiles; matrix_small_FORMAT: of few rows. Grid (tiles of the outputs of all maps, rows / of a
