@@ -269,7 +269,8 @@ $(BUILD)/tests/cuda/libnvidia-ml.so.1: tests/cuda/nvml.cpp Makefile
 
 # Every operation of a card, that of this machine or the emulated one.
 $(BUILD)/tests/cuda/%.o: ISA_CFLAGS = -Itests
-$(BUILD)/tests/checkcard: $(BUILD)/tests/cuda/checkcard.o $(BUILD)/tests/cuda/measuring.o $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
+CHECKCARD_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/cuda/*.c))
+$(BUILD)/tests/checkcard: $(CHECKCARD_OBJ) $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # ward with an image encoder that is slower on purpose: `ward bench --compare` has to see it.

@@ -1,4 +1,4 @@
-#include "cuda/measuring.h"
+#include "cuda/checks.h"
 
 #include "kernels/harness.h"
 
@@ -11,23 +11,23 @@
 #include <string.h>
 
 /* `words` of 16 bytes are copied, and what lies behind them stays as it is. */
-static bool copies(struct card *card, size_t words)
+static bool copies(struct card *c, size_t words)
 {
     enum { MOST = 3000 * 16 };
     static uint8_t sent[MOST], got[MOST];
     struct ward_error err;
     void *from, *to;
-    if (card_alloc(card, &from, MOST, "a test", &err) || card_alloc(card, &to, MOST, "a test", &err))
+    if (card_alloc(c, &from, MOST, "a test", &err) || card_alloc(c, &to, MOST, "a test", &err))
         return fail("%s", err.text);
     for (size_t i = 0; i < MOST; i++)
         sent[i] = (uint8_t)(i * 37 + i / 251 + 1);
-    card_write(card, from, sent, MOST);
-    card_launch(card, KERNEL_measure_copy, (struct card_grid){2, 1, 1}, MEASURE_THREADS, 0,
+    card_write(c, from, sent, MOST);
+    card_launch(c, KERNEL_measure_copy, (struct card_grid){2, 1, 1}, MEASURE_THREADS, 0,
                 (void *[]){&to, &from, &words});
-    card_read(card, got, to, MOST);
-    const bool ok = card_finish(card, &err) == 0 || fail("%s", err.text);
-    card_release(card, from);
-    card_release(card, to);
+    card_read(c, got, to, MOST);
+    const bool ok = card_finish(c, &err) == 0 || fail("%s", err.text);
+    card_release(c, from);
+    card_release(c, to);
     for (size_t i = words * 16; i < MOST; i++)
         sent[i] = 0;
     return ok && (memcmp(sent, got, MOST) == 0 || fail("%zu words are not copied as they are", words));
@@ -71,22 +71,22 @@ static double left_by(uint32_t thread)
 }
 
 /* Sums of the warpgroups' products, where the card has them: twice the turns, twice the sums. */
-static bool multiplies_in_groups(struct card *card)
+static bool multiplies_in_groups(struct card *c)
 {
     enum { N = MEASURE_THREADS };
     static float got[2][N];
     struct ward_error err;
     void *out;
-    if (card_alloc(card, &out, sizeof got[0], "a test", &err))
+    if (card_alloc(c, &out, sizeof got[0], "a test", &err))
         return fail("%s", err.text);
     for (int i = 0; i < 2; i++) {
         int turns = 2 * (i + 1);
-        card_launch(card, KERNEL_measure_group, (struct card_grid){1, 1, 1}, MEASURE_THREADS, 0,
+        card_launch(c, KERNEL_measure_group, (struct card_grid){1, 1, 1}, MEASURE_THREADS, 0,
                     (void *[]){&out, &turns});
-        card_read(card, got[i], out, sizeof got[i]);
+        card_read(c, got[i], out, sizeof got[i]);
     }
-    bool ok = card_finish(card, &err) == 0 || fail("%s", err.text);
-    card_release(card, out);
+    bool ok = card_finish(c, &err) == 0 || fail("%s", err.text);
+    card_release(c, out);
     for (int i = 0; ok && i < N; i++) {
         ok =
             near("products of groups", i, (double)got[1][i], 2 * (double)got[0][i], 1 + 1e-3 * fabs((double)got[0][i]));
@@ -95,19 +95,19 @@ static bool multiplies_in_groups(struct card *card)
     return ok;
 }
 
-static bool multiplies(struct card *card, int turns)
+static bool multiplies(struct card *c, int turns)
 {
     enum { BLOCKS = 2, N = BLOCKS * MEASURE_THREADS };
     static float got[N];
     struct ward_error err;
     void *out;
-    if (card_alloc(card, &out, sizeof got, "a test", &err))
+    if (card_alloc(c, &out, sizeof got, "a test", &err))
         return fail("%s", err.text);
-    card_launch(card, KERNEL_measure_multiply, (struct card_grid){BLOCKS, 1, 1}, MEASURE_THREADS, 0,
+    card_launch(c, KERNEL_measure_multiply, (struct card_grid){BLOCKS, 1, 1}, MEASURE_THREADS, 0,
                 (void *[]){&out, &turns});
-    card_read(card, got, out, sizeof got);
-    bool ok = card_finish(card, &err) == 0 || fail("%s", err.text);
-    card_release(card, out);
+    card_read(c, got, out, sizeof got);
+    bool ok = card_finish(c, &err) == 0 || fail("%s", err.text);
+    card_release(c, out);
     for (uint32_t i = 0; ok && i < N; i++)
         ok = near("products", (int)i, (double)got[i], turns * left_by(i), turns * 1e-2);
     return ok;
@@ -117,11 +117,11 @@ bool measuring(void)
 {
     struct ward_error err;
     struct card_limits limits;
-    struct card *card = card_open(-1, &err);
-    if (!card)
+    struct card *c = card_open(-1, &err);
+    if (!c)
         return fail("%s", err.text);
-    bool ok = copies(card, 3000) && copies(card, 2051) && copies(card, 7) && multiplies(card, 1) &&
-              multiplies(card, 3) && multiplies_in_groups(card);
+    bool ok = copies(c, 3000) && copies(c, 2051) && copies(c, 7) && multiplies(c, 1) &&
+              multiplies(c, 3) && multiplies_in_groups(c);
     if (ok && card_limits_measure(&limits, -1, &err))
         return fail("%s", err.text);
     if (ok)
