@@ -126,7 +126,7 @@ CUDA_KINDS  = $(filter 75 80 86 87 89 90 100 120,$(patsubst sm_%,%,$(shell $(NVC
 CUDA_BUILD ?= build/cuda
 NVCC_FLAGS := -std=c++17 -O3 -Isrc -Werror all-warnings --no-host-device-initializer-list
 ifeq ($(CUDA),1)
-CUDA_IMAGES := $(CUDA_BUILD)/kernels.fatbin $(CUDA_BUILD)/portable.fatbin
+CUDA_IMAGES := $(CUDA_BUILD)/portable.fatbin $(CUDA_BUILD)/kernels.fatbin
 $(BUILD)/src/cuda/image.o: private ISA_CFLAGS := -DCUDA_IMAGE='"$(CUDA_BUILD)/kernels.fatbin"' \
     -DCUDA_PORTABLE_IMAGE='"$(CUDA_BUILD)/portable.fatbin"'
 endif
@@ -149,7 +149,7 @@ $(CUDA_BUILD)/kernels.ptx: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -ptx -arch=compute_80 -o $@.new src/cuda/kernels/kernels.cu
 	sed -i -e 's/^\.version .*/.version $(CUDA_PTX_VERSION)/' -e '/^[[:space:]]*\.pragma "used_bytes_mask/d' $@.new
-	$(dir $(NVCC))ptxas -arch=sm_80 -o /dev/null $@.new
+	$(dir $(NVCC))ptxas -O0 -arch=sm_80 -o /dev/null $@.new
 	mv $@.new $@
 $(CUDA_BUILD)/portable.fatbin: $(CUDA_BUILD)/kernels.ptx
 	$(FATBINARY) --create=$@ --image3=kind=ptx,sm=80,file=$<

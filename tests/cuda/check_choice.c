@@ -38,7 +38,7 @@ bool choice(void)
 /* Draws of the card beside sample_token's, by the same numbers: at least `least` of them are the card's own. */
 static bool drawing_of(int n, float spread, const struct sampler_options *options, int least)
 {
-    enum { TURNS = 4, ROWS = GEMV_MAX_N };
+    enum { TURNS = 2, ROWS = GEMV_MAX_N };
     struct sampler s;
     struct ward_error err;
     float *logits = float_buffer((size_t)ROWS * (size_t)n);
@@ -80,7 +80,7 @@ static bool drawing_of(int n, float spread, const struct sampler_options *option
 
 bool drawing(void)
 {
-    enum { ALL = 32 };
+    enum { ALL = 16 };
     static const struct {
         int n;
         float spread;
@@ -90,8 +90,8 @@ bool drawing(void)
         {1, 5, {1, 0, 0, 0}, ALL},          {70, 5, {1, 64, 0.95f, 0}, ALL},      {3000, 8, {0.2f, 40, 0, 0}, ALL},
         {3000, 8, {2, 1, 0, 0}, ALL},       {3000, 8, {1, 64, 0.5f, 0.02f}, ALL}, {3000, 12, {0.7f, 0, 0.95f, 0}, ALL},
         {3000, 8, {1, 0, 0.5f, 0.3f}, ALL}, {3000, 2, {2, 0, 0.999f, 0}, 0},      {3000, 2, {1, 2900, 0, 0}, 0},
-        {3000, 3, {1, 0, 0, 0}, ALL},       {3000, 9, {0.5f, 0, 1, 0.05f}, ALL},  {70001, 6, {0.8f, 64, 0.95f, 0}, ALL},
-        {70001, 1, {2, 0, 0, 0}, ALL},      {3000, 0, {1, 5, 0.9f, 0}, 0},        {1500, 0, {1, 5, 0.9f, 0}, ALL},
+        {3000, 3, {1, 0, 0, 0}, ALL},       {3000, 9, {0.5f, 0, 1, 0.05f}, ALL},  {20011, 6, {0.8f, 64, 0.95f, 0}, ALL},
+        {20011, 1, {2, 0, 0, 0}, ALL},      {3000, 0, {1, 5, 0.9f, 0}, 0},        {1500, 0, {1, 5, 0.9f, 0}, ALL},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!drawing_of(cases[i].n, cases[i].spread, &cases[i].options, cases[i].least))
