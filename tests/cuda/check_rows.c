@@ -31,7 +31,9 @@ static void layer_norm_row(double *out, double *bound, const float *x, const flo
     for (int c = 0; c < cols; c++) {
         const double w = (double)weight[c];
         out[c] = ((double)x[c] - mean) * deviation * w + (double)bias[c];
-        bound[c] = 2e-5 * (fabs((double)x[c]) + fabs(mean)) * deviation * fabs(w) + 1e-6 * fabs((double)bias[c]) + 1e-9;
+        /* The mean of so many floats is off by some of their last bits, however near to it x is. */
+        bound[c] = (2e-5 * (fabs((double)x[c]) + fabs(mean)) + 1e-6) * deviation * fabs(w) +
+                   1e-6 * fabs((double)bias[c]) + 1e-9;
     }
 }
 
