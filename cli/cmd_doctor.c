@@ -260,11 +260,10 @@ static double share(const char *path, const struct json *shares, const char *nam
 static void read_shares(struct doctor_report *r, const char *path)
 {
     enum { LIMIT = 16 << 20 };
-    struct json_document *document; /* stays: it holds the card's name */
     struct ward_error err;
-    if (json_read(&document, path, LIMIT, &err))
+    if (json_read(&r->shares, path, LIMIT, &err)) /* stays: it holds the card's name */
         die_error(&err);
-    const struct json *shares = json_get(json_root(document), "shares"), *of = json_get(shares, "of");
+    const struct json *shares = json_get(json_root(r->shares), "shares"), *of = json_get(shares, "of");
     struct predict_shares *out = &r->facts.shares;
     if (!of || of->type != JSON_STRING)
         die("%s: has no \"shares\" of a card, as tools/card_report.py writes them", path);

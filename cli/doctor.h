@@ -15,6 +15,7 @@ struct doctor_report {
     struct nvml_state card_state;
     struct card_limits card_limits;
     struct ward_error card_fault;
+    struct json_document *shares; /* of --shares, or NULL */
     const char *shares_of; /* where facts.shares were reached, of --shares; NULL: assumed */
     const char *model;    /* as it was named */
     struct model_config config;
