@@ -111,20 +111,24 @@ static void wait_until_done(struct pool *p)
     pthread_mutex_unlock(&p->mutex);
 }
 
+static void run_alone(pool_task_fn *fn, void *arg, int n)
+{
+    for (int i = 0; i < n; i++)
+        fn(arg, i, 0);
+}
+
 void pool_run(struct pool *p, pool_task_fn *fn, void *arg, int n)
 {
     assert(n >= 0 && (uint64_t)n < TICKET_MASK / 2);
     if (n <= 0)
         return;
     if (!p) {
-        for (int i = 0; i < n; i++)
-            fn(arg, i, 0);
+        run_alone(fn, arg, n);
         return;
     }
     pthread_mutex_lock(&p->turn);
     if (n == 1 || p->n_threads == 1) {
-        for (int i = 0; i < n; i++)
-            fn(arg, i, 0);
+        run_alone(fn, arg, n);
     } else {
         p->fn = fn;
         p->arg = arg;

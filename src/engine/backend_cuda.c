@@ -488,10 +488,7 @@ static size_t choosing_in(void *memory, struct card_choice_part **parts, struct 
         {(void **)&drawing->bins, VECTOR_ROWS * DRAW_BINS * sizeof *drawing->bins},
         {(void **)&drawing->found, VECTOR_ROWS * sizeof *drawing->found},
     };
-    const size_t n = sizeof wanted / sizeof *wanted;
-    if (memory)
-        buffers_place(memory, wanted, n);
-    return buffers_bytes(wanted, n);
+    return buffers_place(memory, wanted, sizeof wanted / sizeof *wanted);
 }
 
 static void cuda_choose(struct backend *be, struct choice *out, const float *logits, const struct draw *draws, int rows,

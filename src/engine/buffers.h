@@ -17,38 +17,34 @@ static inline size_t buffer_step(size_t bytes)
     return (bytes + BUFFER_ALIGN - 1) / BUFFER_ALIGN * BUFFER_ALIGN;
 }
 
-/* What they take together. */
-static inline size_t buffers_bytes(const struct buffer_request *wanted, size_t n)
-{
-    size_t sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += buffer_step(wanted[i].bytes);
-    return sum;
-}
-
-/* Buffers that are used in turn: the first of each list lies at the same place. */
-struct buffer_turn {
+struct buffer_list {
     const struct buffer_request *wanted;
     size_t n;
 };
 
-static inline size_t turns_bytes(const struct buffer_turn *turns, size_t n)
+/* One after the other from `memory` on; returns how many bytes they take. NULL: nothing is placed. */
+static inline size_t buffers_place(void *memory, const struct buffer_request *wanted, size_t n)
 {
-    size_t most = 0;
+    size_t at = 0;
     for (size_t i = 0; i < n; i++) {
-        const size_t bytes = buffers_bytes(turns[i].wanted, turns[i].n);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
-}
-
-static inline void buffers_place(void *memory, const struct buffer_request *wanted, size_t n)
-{
-    uint8_t *at = memory;
-    for (size_t i = 0; i < n; i++) {
-        *wanted[i].at = at;
+        if (memory)
+            *wanted[i].at = (uint8_t *)memory + at;
         at += buffer_step(wanted[i].bytes);
     }
+    return at;
+}
+
+/* The same, and behind them lists that are used in turn: the first buffer of each lies at the same place. */
+static inline size_t buffers_place_turns(void *memory, struct buffer_list always, const struct buffer_list *turns,
+                                         size_t n)
+{
+    const size_t first = buffers_place(memory, always.wanted, always.n);
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const size_t bytes = buffers_place(memory ? (uint8_t *)memory + first : NULL, turns[i].wanted, turns[i].n);
+        most = bytes > most ? bytes : most;
+    }
+    return first + most;
 }
 
 #endif

@@ -255,7 +255,7 @@ static int fetch_logits(struct ward_session *s, int row, struct ward_error *err)
 static void prepare_draws(struct ward_session *s, int rows)
 {
     s->text.drawn = s->choose && s->sampling.temperature > 0;
-    for (int r = 0; r < rows; r++)
+    for (int r = 0; s->text.drawn && r < rows; r++)
         s->text.draws[r] = (struct draw){sample_number(&s->sampler, r), s->sampling};
 }
 

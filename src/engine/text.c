@@ -85,14 +85,9 @@ static size_t lay_out_buffers(struct text_buffers *b, struct backend *be, const 
         {(void **)&b->up, n * wide * sizeof(float)},
         {&b->wide_packed, ops->packed_size(be, rows, c->intermediate_size, finer)},
     };
-    const struct buffer_turn turns[] = {{attention, 4}, {mlp, 3}};
-    const size_t first = buffers_bytes(always, sizeof always / sizeof *always);
-    if (memory) {
-        buffers_place(memory, always, sizeof always / sizeof *always);
-        for (size_t i = 0; i < sizeof turns / sizeof *turns; i++)
-            buffers_place((char *)memory + first, turns[i].wanted, turns[i].n);
-    }
-    return first + turns_bytes(turns, sizeof turns / sizeof *turns);
+    const struct buffer_list turns[] = {{attention, 4}, {mlp, 3}};
+    return buffers_place_turns(memory, (struct buffer_list){always, sizeof always / sizeof *always}, turns,
+                               sizeof turns / sizeof *turns);
 }
 
 size_t text_work_bytes(struct backend *be, const struct text_config *config, const struct text_weights *weights,

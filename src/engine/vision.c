@@ -77,14 +77,9 @@ static size_t lay_out(struct encoder *e, struct backend *be, const struct model_
         {(void **)&e->normed, rows},
         {(void **)&e->pooled, (size_t)config->image_tokens * (size_t)width * sizeof(float)},
     };
-    const struct buffer_turn turns[] = {{input, 1}, {attention, 5}, {mlp, 3}, {output, 2}};
-    const size_t first = buffers_bytes(always, sizeof always / sizeof *always);
-    if (memory) {
-        buffers_place(memory, always, sizeof always / sizeof *always);
-        for (size_t i = 0; i < sizeof turns / sizeof *turns; i++)
-            buffers_place((char *)memory + first, turns[i].wanted, turns[i].n);
-    }
-    return first + turns_bytes(turns, sizeof turns / sizeof *turns);
+    const struct buffer_list turns[] = {{input, 1}, {attention, 5}, {mlp, 3}, {output, 2}};
+    return buffers_place_turns(memory, (struct buffer_list){always, sizeof always / sizeof *always}, turns,
+                               sizeof turns / sizeof *turns);
 }
 
 static int encoder_open(struct encoder *e, struct backend *be, const struct model_config *c, void *work,
