@@ -39,38 +39,29 @@ bool reads(const char *path)
     return report(read_or_absent, path);
 }
 
-/* Waits for events, until the process ends. */
-void *handle_events(void *id)
+/* Waits for events, for as long as the process lives. */
+void *handle_events(void *thread)
 {
-    *(volatile pid_t *)id = (pid_t)syscall(SYS_gettid);
+    *(volatile pid_t *)thread = (pid_t)syscall(SYS_gettid);
     eventfd_write(wake, 1);
-    pollfd at[] = {{quit[0], POLLIN, 0}};
-    while (poll(at, 1, -1) < 1)
-        ;
+    for (;;) {
+        pollfd at[] = {{quit[0], POLLIN, 0}};
+        poll(at, 1, -1);
+    }
     return nullptr;
 }
-
-struct event_thread {
-    pthread_t thread;
-    bool runs;
-    ~event_thread() /* at exit, before anybody looks for leaks: LeakSanitizer stumbles over a thread that goes on */
-    {
-        if (runs && write(quit[1], "", 1) == 1)
-            pthread_join(thread, nullptr);
-    }
-} events;
 
 /* The thread is named by the one that started it, which makes the difference: prctl names only oneself. */
 bool start_thread()
 {
     static pid_t id;
+    pthread_t thread;
     eventfd_t count;
     if (!report((wake = eventfd(0, EFD_CLOEXEC)) >= 0 && pipe2(quit, O_CLOEXEC) == 0, "events") ||
-        !report((errno = pthread_create(&events.thread, nullptr, handle_events, &id)) == 0, "a thread"))
+        !report((errno = pthread_create(&thread, nullptr, handle_events, &id)) == 0, "a thread") ||
+        !report(eventfd_read(wake, &count) == 0, "an event"))
         return false;
-    events.runs = true;
-    if (!report(eventfd_read(wake, &count) == 0, "an event"))
-        return false;
+    pthread_detach(thread);
     char path[64];
     snprintf(path, sizeof path, "/proc/self/task/%d/comm", (int)id);
     FILE *file = fopen(path, "w");
