@@ -368,7 +368,7 @@ void card_write(struct card *c, void *to, const void *from, size_t bytes)
 void *card_piece(struct card *c, const void *from, size_t bytes)
 {
     card_lock(c);
-    if (bytes > CARD_PIECE) { /* a row of more than a million values: no model has such */
+    if (bytes > CARD_PIECE) { /* a row of more than half a million values: no model has such */
         passed(c, CU_INVALID, "laying out a matrix");
         bytes = 0;
     }

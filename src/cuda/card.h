@@ -46,7 +46,7 @@ size_t card_free(struct card *card);
 /* The copy is under way when it returns, and `from` has been read. */
 void card_write(struct card *card, void *to, const void *from, size_t bytes);
 /* The same into a room of the card's own, for the kernel that is asked for next; at most CARD_PIECE bytes. */
-enum { CARD_PIECE = 4 << 20 };
+enum { CARD_PIECE = 2 << 20 };
 void *card_piece(struct card *card, const void *from, size_t bytes);
 void card_read(struct card *card, void *to, const void *from, size_t bytes); /* waits for it */
 void card_copy(struct card *card, void *to, const void *from, size_t bytes);

@@ -49,6 +49,12 @@ struct heads {
     const float *cosine, *sine; /* [rows][head_dim / 2] */
 };
 
+/* What linear maps need beside their results. */
+struct scratch {
+    void *packed; /* packed_size: x as the products take it */
+    void *sums;   /* sums_size: parts of products on their way; NULL: slower, where rows are neither few nor many */
+};
+
 /* Pointers are into the backend's memory, but for `from` of write and `to` of read. */
 struct backend_ops {
     void (*close)(struct backend *be);
@@ -81,10 +87,12 @@ struct backend_ops {
     /* out [rows][cols] = rows `ids` of the table, times scale */
     void (*embed)(struct backend *be, float *out, const struct tensor *table, const int32_t *ids, int rows,
                   float scale);
-    /* as compute_linear, then what the maps say besides; packed_size tells how many bytes `packed` needs, exact: for
-     * maps that are exact as well */
+    /* as compute_linear, then what the maps say besides; packed_size and sums_size tell how many bytes of scratch up to
+     * `rows` rows need, exact: for maps that are exact as well */
     size_t (*packed_size)(struct backend *be, int rows, int cols, bool exact);
-    void (*linear)(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed);
+    size_t (*sums_size)(struct backend *be, int rows);
+    void (*linear)(struct backend *be, const float *x, int rows, const struct linear *maps, int n,
+                   struct scratch scratch);
     /* A result that only the maps of `next` take is where they find it, perhaps in next.packed alone: between that
      * operation and theirs nothing else uses next.packed, and they are given the result's `out` as x. Of more than
      * GEMV_MAX_N rows `out` may be void, as is `out` of a map with add or heads: hand_size tells how many bytes it
@@ -99,7 +107,7 @@ struct backend_ops {
                        int cols, float eps, struct next next);
     /* gate_up[0].out = gelu(x gate^T) * (x up^T), for gate_up[0].next. The maps are as for linear, of the same number
      * of outputs, and ask for nothing besides; gate_up[1].out is void then. */
-    void (*gated)(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed);
+    void (*gated)(struct backend *be, const float *x, int rows, const struct linear gate_up[2], struct scratch scratch);
     /* x [rows][cols] += table [rows][cols] */
     void (*add_table)(struct backend *be, float *x, const struct tensor *table);
     void (*store)(struct backend *be, const struct heads *h);

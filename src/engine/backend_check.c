@@ -99,10 +99,12 @@ static void check_product(struct check *c, const struct tensor *w, int rows)
         placed.data = at;
         const struct linear map = {.out = reserve(c, n * sizeof(float)), .w = &placed};
         const float *input = send(c, x, (size_t)rows * cols * sizeof *x);
-        void *packed = reserve(c, c->be->ops->packed_size(c->be, rows, w->cols, false));
+        const size_t sums = c->be->ops->sums_size(c->be, rows);
+        const struct scratch scratch = {reserve(c, c->be->ops->packed_size(c->be, rows, w->cols, false)),
+                                        sums ? reserve(c, sums) : NULL};
         if (!c->rc) {
             c->be->ops->place(c->be, at, w);
-            c->be->ops->linear(c->be, input, rows, &map, 1, packed);
+            c->be->ops->linear(c->be, input, rows, &map, 1, scratch);
             compare(c, "a product with weights of ", tensor_type_name(w->type), map.out, expected, n);
         }
     }

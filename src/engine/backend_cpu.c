@@ -102,6 +102,13 @@ static size_t cpu_packed_size(struct backend *be, int rows, int cols, bool exact
     return compute_packed_size(compute_of(be), rows, cols);
 }
 
+static size_t cpu_sums_size(struct backend *be, int rows)
+{
+    (void)be;
+    (void)rows;
+    return 0;
+}
+
 static size_t cpu_hand_size(struct backend *be, int rows, int cols)
 {
     (void)be;
@@ -130,10 +137,11 @@ static void store_row(void *arg, int row, int thread)
     }
 }
 
-static void cpu_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+static void cpu_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n,
+                       struct scratch scratch)
 {
     const struct compute *c = compute_of(be);
-    compute_linear(c, x, rows, maps, n, packed);
+    compute_linear(c, x, rows, maps, n, scratch.packed);
     for (const struct linear *map = maps; map < maps + n; map++) {
         const size_t values = (size_t)rows * (size_t)map->w->rows;
         if (map->gelu)
@@ -153,10 +161,11 @@ static void cpu_linear(struct backend *be, const float *x, int rows, const struc
     }
 }
 
-static void cpu_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed)
+static void cpu_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2],
+                      struct scratch scratch)
 {
     float *const gate = gate_up[0].out;
-    compute_linear(compute_of(be), x, rows, gate_up, 2, packed);
+    compute_linear(compute_of(be), x, rows, gate_up, 2, scratch.packed);
     compute_gelu_multiply(compute_of(be), gate, gate, gate_up[1].out, (size_t)rows * (size_t)gate_up[0].w->rows);
 }
 
@@ -281,6 +290,7 @@ static const struct backend_ops cpu_ops = {
     .forget = cpu_end,
     .embed = cpu_embed,
     .packed_size = cpu_packed_size,
+    .sums_size = cpu_sums_size,
     .linear = cpu_linear,
     .hand_size = cpu_hand_size,
     .rms_norm = cpu_rms_norm,

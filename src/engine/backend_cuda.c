@@ -20,7 +20,6 @@ struct backend_cuda {
     struct card *card;
     void *choosing;    /* memory for choosing tokens, of all sessions */
     unsigned *arrived; /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
-    float *sums;       /* SUMS_BYTES: parts of products of many rows */
     bool quantized;    /* weights that take int8 have been placed */
     /* Rows that the last operation has left in `packed` for the linear maps after it. */
     struct {
@@ -114,7 +113,6 @@ static void cuda_close(struct backend *be)
 {
     card_release(card_of(be), ((struct backend_cuda *)be)->choosing);
     card_release(card_of(be), ((struct backend_cuda *)be)->arrived);
-    card_release(card_of(be), ((struct backend_cuda *)be)->sums);
     pool_close(&be->pool);
     free(be);
 }
@@ -246,6 +244,12 @@ static size_t cuda_packed_size(struct backend *be, int rows, int cols, bool exac
     return few > many ? few : many;
 }
 
+static size_t cuda_sums_size(struct backend *be, int rows)
+{
+    (void)be;
+    return rows > VECTOR_ROWS ? SUMS_BYTES : 0;
+}
+
 /* Few rows are float32 as well. */
 static size_t cuda_hand_size(struct backend *be, int rows, int cols)
 {
@@ -304,35 +308,35 @@ static int tile_outputs(int rows)
     return rows <= SMALL_ROWS ? SMALL_OUTPUTS : MATRIX_OUTPUTS;
 }
 
-static struct tiling tiling_of(struct backend *be, unsigned wide, int rows, int steps)
+static struct tiling tiling_of(struct backend *be, unsigned wide, int rows, int steps, const void *sums)
 {
     enum { MOST = 8, LEAST_STEPS = 8 };
     const bool small = rows <= SMALL_ROWS;
     const unsigned high = blocks((size_t)rows, small ? SMALL_ROWS : MATRIX_ROWS);
     const size_t bytes = (size_t)rows * wide * (size_t)tile_outputs(rows) * sizeof(float);
+    const size_t room = sums ? cuda_sums_size(be, rows) : 0;
     const size_t at_once = (size_t)card_info(card_of(be))->multiprocessors * (small ? SMALL_AT_ONCE : MATRIX_AT_ONCE);
     size_t shares = at_once / ((size_t)wide * high);
-    for (size_t i = 0, limits[] = {MOST, (size_t)steps / LEAST_STEPS, SUMS_BYTES / bytes}; i < 3; i++)
+    for (size_t i = 0, limits[] = {MOST, (size_t)steps / LEAST_STEPS, room / bytes}; i < 3; i++)
         shares = shares < limits[i] ? shares : limits[i];
     return (struct tiling){small, wide, high, shares > 1 ? (unsigned)shares : 1};
 }
 
 /* Maps of one format, whose tiles lie side by side: `wide` of them. */
-static void multiply(struct backend *be, struct card_maps *maps, unsigned wide, const void *x, int rows, int x_parts,
-                     int w_parts)
+static void multiply(struct backend *be, struct card_maps *maps, unsigned wide, struct scratch scratch, int rows,
+                     int x_parts, int w_parts)
 {
     const struct card_matrix *w = &maps->map[0].w;
-    const struct tiling t = tiling_of(be, wide, rows, w->units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1));
+    const int steps = w->units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1);
+    const struct tiling t = tiling_of(be, wide, rows, steps, scratch.sums);
     const int kernel = (t.small ? KERNEL_matrix_small_f32 : KERNEL_matrix_f32) + w->format, tile = tile_outputs(rows);
-    struct card_parts parts = {((struct backend_cuda *)be)->sums, (int)wide * tile, tile};
+    struct card_parts parts = {scratch.sums, (int)wide * tile, tile};
     int shares = (int)t.shares;
-    card_lock(card_of(be)); /* the sums are those of all sessions */
     LAUNCH(be, (enum card_kernel)kernel, wide, t.high, t.shares, MATRIX_THREADS, t.small ? SMALL_SHARED : MATRIX_SHARED,
-           maps, &x, &rows, &x_parts, &w_parts, &parts);
+           maps, &scratch.packed, &rows, &x_parts, &w_parts, &parts);
     if (shares > 1)
         LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 4, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
                maps, &parts, &shares);
-    card_unlock(card_of(be));
 }
 
 /* A map of many rows. `times`: factors of its outputs, or NULL. */
@@ -355,9 +359,9 @@ static struct card_map map_of(const struct linear *map, const float *times, unsi
 
 /* Maps of many rows; those that follow one another in one format, and multiply the same parts, are one launch. */
 static void linear_many(struct backend *be, const float *x, int rows, const struct linear *maps, int n,
-                        const float *times, void *packed)
+                        const float *times, struct scratch scratch)
 {
-    int cols = maps->w->cols, units = card_units(cols), there = ready_parts(be, x, rows, packed);
+    int cols = maps->w->cols, units = card_units(cols), there = ready_parts(be, x, rows, scratch.packed);
     const bool ready = there > 0; /* x itself may be void: what is exact asks for its parts before, others take them */
     forget_ready(be);
     for (int i = 0; i < n;) {
@@ -366,7 +370,7 @@ static void linear_many(struct backend *be, const float *x, int rows, const stru
         if (!ready && wanted != there) {
             there = wanted;
             LAUNCH(be, KERNEL_pack_rows, blocks((size_t)units * (UNIT / 2), ROW_THREADS), (unsigned)rows, 1,
-                   ROW_THREADS, 0, &packed, &x, &cols, &units, &there);
+                   ROW_THREADS, 0, &scratch.packed, &x, &cols, &units, &there);
         }
         assert(there >= wanted);
         struct card_maps launch = {.n = 0};
@@ -378,7 +382,7 @@ static void linear_many(struct backend *be, const float *x, int rows, const stru
             if (maps[i].next.packed)
                 set_ready(be, maps[i].out, maps[i].next.packed, rows, launch.map[launch.n - 1].packed.parts);
         }
-        multiply(be, &launch, wide, packed, rows, there, w_parts);
+        multiply(be, &launch, wide, scratch, rows, there, w_parts);
     }
 }
 
@@ -391,22 +395,24 @@ static bool are_plain(const struct linear *maps, int n)
     return true;
 }
 
-static void cuda_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n, void *packed)
+static void cuda_linear(struct backend *be, const float *x, int rows, const struct linear *maps, int n,
+                        struct scratch scratch)
 {
     if (rows <= VECTOR_ROWS && are_plain(maps, n))
-        linear_few(be, x, rows, maps, n, packed);
+        linear_few(be, x, rows, maps, n, scratch.packed);
     else
-        linear_many(be, x, rows, maps, n, NULL, packed);
+        linear_many(be, x, rows, maps, n, NULL, scratch);
 }
 
-static void cuda_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2], void *packed)
+static void cuda_gated(struct backend *be, const float *x, int rows, const struct linear gate_up[2],
+                       struct scratch scratch)
 {
     const struct linear *gate = &gate_up[0], *up = &gate_up[1];
     float *out = gate->out;
     const float *factors = up->out;
     int cols = gate->w->rows;
     if (rows <= VECTOR_ROWS) {
-        linear_few(be, x, rows, gate_up, 2, packed);
+        linear_few(be, x, rows, gate_up, 2, scratch.packed);
         struct card_bytes bytes = leave_bytes(be, out, rows, cols, gate->next);
         size_t n = (size_t)rows * (size_t)cols;
         if (bytes.q)
@@ -416,13 +422,13 @@ static void cuda_gated(struct backend *be, const float *x, int rows, const struc
             LAUNCH(be, KERNEL_gelu_multiply, blocks(n, ROW_THREADS), 1, 1, ROW_THREADS, 0, &out, &out, &factors, &n);
         return;
     }
-    const int there = ready_parts(be, x, rows, packed);
-    linear_many(be, x, rows, up, 1, NULL, packed);
+    const int there = ready_parts(be, x, rows, scratch.packed);
+    linear_many(be, x, rows, up, 1, NULL, scratch);
     if (there > 0)
-        set_ready(be, x, packed, rows, there);
+        set_ready(be, x, scratch.packed, rows, there);
     struct linear activated = *gate;
     activated.gelu = true;
-    linear_many(be, x, rows, &activated, 1, factors, packed);
+    linear_many(be, x, rows, &activated, 1, factors, scratch);
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -650,6 +656,7 @@ static const struct backend_ops cuda_ops = {
     .forget = cuda_forget,
     .embed = cuda_embed,
     .packed_size = cuda_packed_size,
+    .sums_size = cuda_sums_size,
     .linear = cuda_linear,
     .hand_size = cuda_hand_size,
     .rms_norm = cuda_rms_norm,
@@ -690,16 +697,13 @@ int backend_cuda_open(struct backend **out, int index, int threads, struct ward_
     };
     struct card_choice_part *parts;
     struct card_drawing drawing;
-    void *arrived = NULL, *sums = NULL;
+    void *arrived = NULL;
     int rc = pool_open(&be->base.pool, threads, err);
     if (!rc)
         rc = card_alloc(card, &be->choosing, choosing_in(NULL, &parts, &drawing), "the choice of tokens", err);
     if (!rc)
         rc = card_alloc(card, &arrived, SPLIT_COUNTERS * sizeof *be->arrived, "attention", err);
-    if (!rc)
-        rc = card_alloc(card, &sums, SUMS_BYTES, "sums of products", err);
     be->arrived = arrived;
-    be->sums = sums;
     if (rc) {
         cuda_close(&be->base);
         return rc;

@@ -72,6 +72,7 @@ static size_t lay_out_buffers(struct text_buffers *b, struct backend *be, const 
         {(void **)&b->choices, GEMV_MAX_N * sizeof *b->choices},
         {(void **)&b->logits, (n < GEMV_MAX_N ? n : GEMV_MAX_N) * (size_t)c->vocab_size * sizeof(float)},
         {&b->packed, ops->packed_size(be, rows, inputs, true)},
+        {&b->sums, ops->sums_size(be, rows)},
         {&b->attention, ops->attention_size(be, rows, c->n_heads, c->head_dim)},
     };
     const struct buffer_request attention[] = {
@@ -219,7 +220,7 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
     const struct linear qkv[] = {{.out = b->q, .w = &w->q, .exact = true},
                                  {.out = b->k, .w = &w->k, .exact = true},
                                  {.out = b->v, .w = &w->v, .exact = true}};
-    ops->linear(be, b->norm, rows, qkv, 3, b->packed);
+    ops->linear(be, b->norm, rows, qkv, 3, (struct scratch){b->packed, b->sums});
     const struct heads heads = {
         .q = b->q,
         .k = b->k,
@@ -255,7 +256,7 @@ static void attention_block(struct text_decoder *t, const struct text_layer *w, 
     };
     ops->attention(be, &attention);
     const struct linear output = {.out = b->norm, .w = &w->o, .exact = is_finer(&w->o)};
-    ops->linear(be, b->attended, rows, &output, 1, b->packed);
+    ops->linear(be, b->attended, rows, &output, 1, (struct scratch){b->packed, b->sums});
     ops->add_rms_norm(be, b->hidden, b->norm, w->post_attention_norm, w->pre_feedforward_norm, rows, c->hidden_size,
                       eps, for_mlp(b, w));
 }
@@ -273,8 +274,8 @@ static void mlp_block(struct text_decoder *t, const struct text_layer *w, const 
     const struct linear gate_up[] = {
         {.out = b->gate, .w = &w->gate, .exact = is_finer(&w->gate), .next = {b->wide_packed, down.exact}},
         {.out = b->up, .w = &w->up, .exact = is_finer(&w->up)}};
-    ops->gated(be, b->norm, rows, gate_up, b->packed);
-    ops->linear(be, b->gate, rows, &down, 1, b->wide_packed);
+    ops->gated(be, b->norm, rows, gate_up, (struct scratch){b->packed, b->sums});
+    ops->linear(be, b->gate, rows, &down, 1, (struct scratch){b->wide_packed, b->sums});
     ops->add_rms_norm(be, b->hidden, b->norm, w->post_feedforward_norm, next ? next->input_norm : NULL, rows,
                       c->hidden_size, eps, next ? for_attention(b, next) : (struct next){0});
 }
@@ -330,7 +331,7 @@ void text_logits(struct text_decoder *t, int row, int rows, int position, const 
                          c->hidden_size, (float)c->rms_norm_eps, (struct next){.packed = b->packed});
     observe(observer, t->be, "text.norm", -1, position, rows, c->hidden_size, b->norm);
     const struct linear head = {.out = b->logits, .w = &t->weights->head};
-    t->be->ops->linear(t->be, b->norm, rows, &head, 1, b->packed);
+    t->be->ops->linear(t->be, b->norm, rows, &head, 1, (struct scratch){b->packed, b->sums});
     observe(observer, t->be, "text.logits", -1, position, rows, c->vocab_size, b->logits);
     if (t->be->ops->choose)
         t->be->ops->choose(t->be, b->choices, b->logits, t->drawn ? lay_out(b->inputs, 0, 0).draws : NULL, rows,

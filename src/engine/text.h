@@ -16,7 +16,8 @@ struct text_buffers {
     float *logits;              /* [at most GEMV_MAX_N][V] */
     struct choice *choices;     /* [GEMV_MAX_N] of them, where the backend chooses */
     void *inputs, *host_inputs; /* of the rows: draws, ids, positions, what they see, their angles (text.c) */
-    void *packed, *attention;   /* for linear and for attention */
+    void *packed, *sums;        /* for linear */
+    void *attention;            /* for attention */
     /* In turn, the attention's and the MLP's: */
     float *q, *attended; /* [rows][H*C] */
     float *k, *v;        /* [rows][K*C] */

@@ -118,7 +118,7 @@ static void embed_patches(struct encoder *e, const struct vision_weights *w, con
 {
     e->be->ops->write(e->be, e->pixels, patches, (size_t)e->patches * (size_t)w->patch.cols * sizeof *patches);
     const struct linear convolution = {.out = e->hidden, .w = &w->patch, .bias = w->patch_bias};
-    e->be->ops->linear(e->be, e->pixels, e->patches, &convolution, 1, e->packed);
+    e->be->ops->linear(e->be, e->pixels, e->patches, &convolution, 1, (struct scratch){.packed = e->packed});
     e->be->ops->add_table(e->be, e->hidden, &w->position);
 }
 
@@ -135,7 +135,7 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
         {.out = e->q, .w = &w->q, .bias = w->q_bias},
         {.out = e->k, .w = &w->k, .bias = w->k_bias, .heads = {e->kv.k, e->kv.type, head_dim, e->patches}},
         {.out = e->v, .w = &w->v, .bias = w->v_bias, .heads = {e->kv.v, e->kv.type, head_dim, e->patches}}};
-    ops->linear(e->be, e->norm, e->patches, qkv, 3, e->packed);
+    ops->linear(e->be, e->norm, e->patches, qkv, 3, (struct scratch){.packed = e->packed});
     const struct attention attention = {
         .out = e->norm,
         .q = e->q,
@@ -155,7 +155,7 @@ static void attention_block(struct encoder *e, const struct vision_layer *w)
     };
     ops->attention(e->be, &attention);
     const struct linear output = {.out = e->q, .w = &w->out, .bias = w->out_bias, .add = e->hidden};
-    ops->linear(e->be, e->norm, e->patches, &output, 1, e->packed);
+    ops->linear(e->be, e->norm, e->patches, &output, 1, (struct scratch){.packed = e->packed});
 }
 
 /* hidden += fc2(gelu(fc1(norm2(hidden)))) */
@@ -170,9 +170,9 @@ static void mlp_block(struct encoder *e, const struct vision_layer *w)
                         (struct next){.packed = e->packed});
         const struct linear fc1 = {
             .out = e->wide, .w = &w->fc1, .bias = w->fc1_bias, .gelu = true, .next = {.packed = e->wide_packed}};
-        ops->linear(e->be, e->norm, rows, &fc1, 1, e->packed);
+        ops->linear(e->be, e->norm, rows, &fc1, 1, (struct scratch){.packed = e->packed});
         const struct linear fc2 = {.out = e->sum, .w = &w->fc2, .bias = w->fc2_bias, .add = hidden};
-        ops->linear(e->be, e->wide, rows, &fc2, 1, e->wide_packed);
+        ops->linear(e->be, e->wide, rows, &fc2, 1, (struct scratch){.packed = e->wide_packed});
     }
 }
 
@@ -187,7 +187,7 @@ static void project(struct encoder *e, const struct model_config *config, const 
     e->be->ops->rms_norm(e->be, e->pooled, e->pooled, w->projector_norm, config->image_tokens, c->hidden_size,
                          (float)c->layer_norm_eps, (struct next){.packed = e->packed});
     const struct linear projector = {.out = features, .w = &w->projector};
-    e->be->ops->linear(e->be, e->pooled, config->image_tokens, &projector, 1, e->packed);
+    e->be->ops->linear(e->be, e->pooled, config->image_tokens, &projector, 1, (struct scratch){.packed = e->packed});
 }
 
 int vision_encode(struct backend *be, const struct model_config *config, const struct vision_weights *weights,

@@ -97,9 +97,9 @@ static bool check_maps(enum tensor_type type, int rows, int cols_least, int outp
                                   .bias = on_card(bias[i], (size_t)n_out[i] * sizeof(float)),
                                   .exact = exact};
     }
-    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, exact));
+    const struct scratch scratch = room_for_products(rows, cols, exact);
     const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
-    card->ops->linear(card, input, rows, maps, N, packed);
+    card->ops->linear(card, input, rows, maps, N, scratch);
     bool ok = true;
     for (int i = 0; ok && i < N; i++) {
         const struct product p = {i == 1 ? TENSOR_BF16 : type, rows, cols, n_out[i], exact, rows > GEMV_MAX_N};
@@ -108,7 +108,7 @@ static bool check_maps(enum tensor_type type, int rows, int cols_least, int outp
         ok = fetch(out, maps[i].out, n * sizeof *out) && check_product(&p, x, w[i], bias[i], out);
         /* A row of few is the same bits alone. */
         for (int r = 0; ok && rows > 1 && rows <= GEMV_MAX_N && r < rows; r += rows - 1) {
-            card->ops->linear(card, input + (size_t)r * (size_t)cols, 1, &maps[i], 1, packed);
+            card->ops->linear(card, input + (size_t)r * (size_t)cols, 1, &maps[i], 1, scratch);
             ok = fetch(alone, maps[i].out, (size_t)n_out[i] * sizeof *alone) &&
                  (memcmp(alone, out + (size_t)r * (size_t)n_out[i], (size_t)n_out[i] * sizeof *alone) == 0 ||
                   fail("row %d of %d gives other bits alone", r, rows));
@@ -161,6 +161,13 @@ void activate(double *values, double *bound, size_t n)
         bound[i] = 1.2 * bound[i] + 2e-6 * (fabs(values[i]) + 1);
         values[i] = gelu(values[i]);
     }
+}
+
+struct scratch room_for_products(int rows, int cols, bool exact)
+{
+    const size_t sums = card->ops->sums_size(card, rows);
+    return (struct scratch){on_card(NULL, card->ops->packed_size(card, rows, cols, exact)),
+                            sums ? on_card(NULL, sums) : NULL};
 }
 
 /* Where packed rows go; nothing there is a number. */
@@ -249,10 +256,10 @@ static bool outcomes_of(enum tensor_type type, const struct outcome_case *s)
         expected[ADDED][i] += (double)residual[i];
         bound[ADDED][i] += 1e-6 * fabs(expected[ADDED][i]);
     }
-    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, s->exact));
+    const struct scratch scratch = room_for_products(rows, cols, s->exact);
     const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
-    card->ops->linear(card, input, rows, maps, PACKED + 1, packed);
-    card->ops->linear(card, input, rows, maps + ADDED, N - ADDED, packed);
+    card->ops->linear(card, input, rows, maps, PACKED + 1, scratch);
+    card->ops->linear(card, input, rows, maps + ADDED, N - ADDED, scratch);
     const size_t n = (size_t)(rows * s->outputs);
     const bool ok =
         compare("beside others", maps[PLAIN].out, expected[PLAIN], bound[PLAIN], n) &&

@@ -115,12 +115,12 @@ static bool gated_of(enum tensor_type type, enum tensor_type up_type, int rows, 
         expected[0][i] *= expected[1][i];
     }
     const float *input = on_card(x, (size_t)rows * (size_t)cols * sizeof *x);
-    void *packed = on_card(NULL, card->ops->packed_size(card, rows, cols, exact));
-    card->ops->gated(card, input, rows, maps, packed);
+    const struct scratch scratch = room_for_products(rows, cols, exact);
+    card->ops->gated(card, input, rows, maps, scratch);
     bool ok = compare("gated", maps[0].out, expected[0], bound[0], n);
     if (rows > GEMV_MAX_N) {
         maps[0].next = (struct next){room_for_packed(rows, outputs, exact), exact};
-        card->ops->gated(card, input, rows, maps, packed);
+        card->ops->gated(card, input, rows, maps, scratch);
         ok = ok && check_packed("gated, packed", maps[0].next.packed, expected[0], bound[0], rows, outputs, exact);
     }
     release_all();
@@ -210,7 +210,7 @@ bool rotation(void)
 struct preparing {
     int rows, heads, d;
     struct linear map;
-    void *packed, *scratch;
+    void *packed, *attention;
     float *x, *y, *residual, *residual_again, *out;
     const float *norm;
     struct kv_layer layer;
@@ -233,7 +233,7 @@ static void attend_prepared(const struct preparing *p, struct next next)
         .lo = p->lo,
         .hi = p->hi,
         .scale = 0.1f,
-        .scratch = p->scratch,
+        .scratch = p->attention,
         .next = next,
     };
     card->ops->attention(card, &a);
@@ -273,7 +273,7 @@ static bool preparing_of(enum tensor_type type, int rows, int heads, int d, bool
     for (int i = 0; i < 5; i++)
         *rows_of[i] = on_card(random_floats(n), n * sizeof(float));
     p.norm = on_card(random_floats((size_t)cols), (size_t)cols * sizeof(float));
-    p.scratch = on_card(NULL, card->ops->attention_size(card, rows, heads, d));
+    p.attention = on_card(NULL, card->ops->attention_size(card, rows, heads, d));
     p.layer = (struct kv_layer){on_card(NULL, n * 2), on_card(NULL, n * 2), TENSOR_F16, heads, d, rows};
     int *numbers = buffer((size_t)rows * sizeof *numbers, 0);
     for (int r = 0; r < rows; r++)
@@ -290,11 +290,13 @@ static bool preparing_of(enum tensor_type type, int rows, int heads, int d, bool
     memset(nothing, 0xff, n * sizeof *nothing);
     bool ok = true;
     for (int i = 0; ok && i < PREPARING; i++) {
-        card->ops->linear(card, prepare(&p, i, (struct next){0}), rows, &p.map, 1, p.packed);
+        card->ops->linear(card, prepare(&p, i, (struct next){0}), rows, &p.map, 1,
+                          (struct scratch){.packed = p.packed});
         ok = fetch(plain, p.map.out, n_out * sizeof *plain);
         if (i != ADD_RMS_NORM && rows > GEMV_MAX_N && !(exact && i == ATTENTION))
             card->ops->write(card, p.out, nothing, n * sizeof *nothing); /* nobody looks there */
-        card->ops->linear(card, prepare(&p, i, (struct next){p.packed, exact}), rows, &p.map, 1, p.packed);
+        card->ops->linear(card, prepare(&p, i, (struct next){p.packed, exact}), rows, &p.map, 1,
+                          (struct scratch){.packed = p.packed});
         ok = ok && fetch(prepared, p.map.out, n_out * sizeof *prepared) &&
              (memcmp(prepared, plain, n_out * sizeof *plain) == 0 || fail("%s leaves others", names[i]));
     }

@@ -31,6 +31,8 @@ void expect_product(const struct product *p, const float *x, const float *w, con
 /* gelu_pytorch_tanh, of a value and of values with their bounds. */
 double gelu(double x);
 void activate(double *values, double *bound, size_t n);
+/* What products need beside their results. */
+struct scratch room_for_products(int rows, int cols, bool exact);
 /* Room on the card for rows as the next products take them; and what has been left there. */
 void *room_for_packed(int rows, int cols, bool exact);
 bool check_packed(const char *what, const void *at, const double *expected, const double *bound, int rows, int cols,
