@@ -163,12 +163,12 @@ struct buffer_sizes buffer_sizes(const struct ward_model *model, int context, in
 {
     const struct model_config *c = &model->checkpoint.config;
     const struct text_config *t = &c->text;
-    const int chunk = session_chunk(model, context), ring = t->sliding_window - 1 + chunk;
+    const int chunk = session_chunk(model, context), room = session_room(model, context);
     const uint64_t head = tensor_bytes(model->backend->cache_type, (size_t)t->head_dim);
     const uint64_t position = 2 * (uint64_t)t->n_kv_heads * head;
     struct buffer_sizes sizes = {.decoder = decoder_bytes(model, chunk), .encoder = encoder_bytes(model)};
     for (int l = 0; l < t->n_layers; l++) {
-        const int capacity = t->global[l] || ring > context ? context : ring;
+        const int capacity = kv_capacity(t, l, context, room);
         sizes.kv += position * (uint64_t)capacity;
         sizes.kv_touched += position * (uint64_t)(positions < capacity ? positions : capacity);
     }

@@ -2,18 +2,23 @@
 
 #include <stdlib.h>
 
-int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int chunk,
+int kv_capacity(const struct text_config *config, int layer, int context, int room)
+{
+    const int64_t ring = (int64_t)config->sliding_window - 1 + room;
+    return config->global[layer] || ring > context ? context : (int)ring;
+}
+
+int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int room,
             struct ward_error *err)
 {
     *out = (struct kv_cache){
-        .n_layers = config->n_layers, .context = context, .chunk = chunk, .window = config->sliding_window};
+        .n_layers = config->n_layers, .context = context, .window = config->sliding_window};
     out->layers = calloc((size_t)config->n_layers, sizeof *out->layers);
     if (!out->layers)
         return error_no_memory(err, "the KV cache", (size_t)config->n_layers * sizeof *out->layers);
-    const int64_t ring = (int64_t)config->sliding_window - 1 + chunk;
     for (int l = 0; l < config->n_layers; l++) {
         struct kv_layer *layer = &out->layers[l];
-        const int capacity = config->global[l] || ring > context ? context : (int)ring;
+        const int capacity = kv_capacity(config, l, context, room);
         *layer = (struct kv_layer){
             .type = be->cache_type, .n_heads = config->n_kv_heads, .head_dim = config->head_dim, .capacity = capacity};
         size_t bytes;
@@ -42,6 +47,16 @@ void kv_close(struct kv_cache *kv, struct backend *be)
     }
     free(kv->layers);
     *kv = (struct kv_cache){0};
+}
+
+int kv_room(const struct kv_cache *kv, int first)
+{
+    const int before = first < kv->window - 1 ? first : kv->window - 1;
+    int room = kv->context - first;
+    for (int l = 0; l < kv->n_layers; l++)
+        if (kv->layers[l].capacity < kv->context && kv->layers[l].capacity - before < room)
+            room = kv->layers[l].capacity - before;
+    return room;
 }
 
 void kv_note_stored(struct kv_cache *kv, int first, int rows)

@@ -8,15 +8,25 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows of a prefill step: enough to read the weights seldom, few enough for small buffers. An image is
- * never divided. */
-enum { DEFAULT_CONTEXT = 8192, CHUNK = 512, SCARCE_CHUNK = 384 };
+/* Rows of a prefill step: enough to read the weights seldom, few enough for small buffers. An image is never divided.
+ * Where memory is scarce an image and its question are one step, and what a long conversation computes at once is less:
+ * the rings of its windows are made for that. */
+enum { DEFAULT_CONTEXT = 8192, CHUNK = 512, SCARCE_CHUNK = 384, SCARCE_ROOM = 256 };
+
+static int at_once(const struct ward_model *model, int rows, int context)
+{
+    const int image = model->checkpoint.config.image_tokens, chunk = rows > image ? rows : image;
+    return chunk < context ? chunk : context;
+}
 
 int session_chunk(const struct ward_model *model, int context)
 {
-    const int rows = model->backend->keeps_work ? SCARCE_CHUNK : CHUNK;
-    const int image = model->checkpoint.config.image_tokens, chunk = rows > image ? rows : image;
-    return chunk < context ? chunk : context;
+    return at_once(model, model->backend->keeps_work ? SCARCE_CHUNK : CHUNK, context);
+}
+
+int session_room(const struct ward_model *model, int context)
+{
+    return at_once(model, model->backend->keeps_work ? SCARCE_ROOM : CHUNK, context);
 }
 
 static int allocate_host(struct ward_session *s, struct ward_error *err)
@@ -55,7 +65,7 @@ int ward_session_open(ward_session **out, const ward_model *model, const struct 
     s->context = wanted ? wanted : limit < DEFAULT_CONTEXT ? limit : DEFAULT_CONTEXT;
     const int chunk = session_chunk(model, s->context);
     struct backend *be = model->backend;
-    int rc = kv_open(&s->kv, be, &c->text, s->context, chunk, err);
+    int rc = kv_open(&s->kv, be, &c->text, s->context, session_room(model, s->context), err);
     if (!rc)
         rc = text_open(&s->text, be, &c->text, &model->weights->text, chunk,
                        be->keeps_work ? vision_work_bytes(be, c) : 0, err);
@@ -187,7 +197,8 @@ static int report_progress(const struct ward_generate_options *o, const char *st
 static int chunk_end(const struct ward_session *s, const struct prompt *p, int first, int next_image)
 {
     const int n = (int)p->ids.n, image_tokens = s->model->checkpoint.config.image_tokens;
-    int end = n - first < s->kv.chunk ? n : first + s->kv.chunk;
+    const int room = kv_room(&s->kv, first), most = room < s->text.b.rows ? room : s->text.b.rows;
+    int end = n - first < most ? n : first + most;
     if (next_image < p->n_images && p->images[next_image].first + image_tokens > end &&
         p->images[next_image].first < end)
         end = p->images[next_image].first;

@@ -49,8 +49,10 @@ struct prefill_report {
     double image_ms, vision_ms, prefill_ms;
 };
 
-/* The most positions that are computed at once, of a session with that context. */
+/* The most positions that are computed at once, of a session with that context; and how many there are always room for
+ * in its cache. */
 int session_chunk(const struct ward_model *model, int context);
+int session_room(const struct ward_model *model, int context);
 /* Brings the prompt into the cache, computing only what the cache does not hold, and leaves the logits of its last
  * token, or what was chosen by them; that and later steps do as s->choose and s->sampling say at that time. */
 WARD_CHECKED int session_prefill(struct ward_session *s, const struct prompt *prompt,
