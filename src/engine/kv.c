@@ -11,8 +11,7 @@ int kv_capacity(const struct text_config *config, int layer, int context, int ro
 int kv_open(struct kv_cache *out, struct backend *be, const struct text_config *config, int context, int room,
             struct ward_error *err)
 {
-    *out = (struct kv_cache){
-        .n_layers = config->n_layers, .context = context, .window = config->sliding_window};
+    *out = (struct kv_cache){.n_layers = config->n_layers, .context = context, .window = config->sliding_window};
     out->layers = calloc((size_t)config->n_layers, sizeof *out->layers);
     if (!out->layers)
         return error_no_memory(err, "the KV cache", (size_t)config->n_layers * sizeof *out->layers);

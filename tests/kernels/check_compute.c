@@ -19,7 +19,7 @@ static bool same_on_all_threads(const struct kernels *k, const struct operation 
 {
     float *first = malloc(op->n * sizeof *first);
     bool ok = first != NULL;
-    for (int threads = 1; ok && threads <= MOST_THREADS; threads++) {
+    for (int threads = 1; ok && threads <= MOST_THREADS; threads += quick ? 2 : 1) {
         struct compute c;
         struct ward_error err;
         if (compute_open(&c, threads, k->isa, &err)) {
@@ -301,9 +301,9 @@ static bool check_attention(const struct kernels *k, int type)
         {.rows = 9, .heads = 1, .kv_heads = 1, .d = 1030, .capacity = 40, .mask = CAUSAL},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        if (!check_shape(k, (enum tensor_type)type, &shapes[i], false) ||
-            !check_shape(k, (enum tensor_type)type, &shapes[i], true))
-            return false;
+        for (int exact = 0; exact < 2; exact++)
+            if ((!quick || exact == (int)i % 2) && !check_shape(k, (enum tensor_type)type, &shapes[i], exact))
+                return false;
     return true;
 }
 

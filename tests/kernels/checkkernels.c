@@ -1,6 +1,6 @@
 /* Checks every kernel of every instruction set that this machine has against plain loops in double precision.
  *
- *   checkkernels [--seed N] [--only TEXT] [--isa NAME]      prints TAP
+ *   checkkernels [--seed N] [--only TEXT] [--isa NAME] [--quick]      prints TAP
  *
  * Every buffer ends at a page that cannot be touched; a fault or an illegal instruction fails the case that caused it.
  */
@@ -15,6 +15,8 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+bool quick;
 
 static const struct check *const suites[] = {matrix_checks, row_checks, compute_checks};
 enum { SUITES = sizeof suites / sizeof *suites };
@@ -142,22 +144,26 @@ static int run_all(const struct options *o)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: checkkernels [--seed N] [--only TEXT] [--isa NAME]\n");
+    fprintf(stderr, "usage: checkkernels [--seed N] [--only TEXT] [--isa NAME] [--quick]\n");
     return 2;
 }
 
 int main(int argc, char **argv)
 {
     struct options o = {.seed = (uint64_t)time(NULL)};
-    for (int i = 1; i < argc; i += 2) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--quick") == 0) {
+            quick = true;
+            continue;
+        }
+        const char *option = argv[i], *value = i + 1 < argc ? argv[++i] : NULL;
         if (!value)
             return usage();
-        if (strcmp(argv[i], "--seed") == 0)
+        if (strcmp(option, "--seed") == 0)
             o.seed = strtoull(value, NULL, 10);
-        else if (strcmp(argv[i], "--only") == 0)
+        else if (strcmp(option, "--only") == 0)
             o.only = value;
-        else if (strcmp(argv[i], "--isa") == 0 && isa_parse(value) >= 0)
+        else if (strcmp(option, "--isa") == 0 && isa_parse(value) >= 0)
             o.isa = value;
         else
             return usage();

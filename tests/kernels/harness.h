@@ -18,6 +18,9 @@ struct check {
     int type;                                       /* -1: none */
 };
 
+/* Without repetitions, for programs that check more: each shape once, on one thread and on three. */
+extern bool quick;
+
 extern const struct check matrix_checks[], row_checks[], compute_checks[]; /* end with a NULL name */
 
 /* Prints the reason as a comment of TAP; returns false. */

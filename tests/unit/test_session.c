@@ -68,6 +68,20 @@ static const char *device(void)
     return given ? given : "cpu";
 }
 
+static bool on_a_card(void)
+{
+    return strcmp(device(), "cpu") != 0;
+}
+
+/* For tests that ask for the processor by a mask. */
+static void skip_on_a_card(void)
+{
+    if (on_a_card()) {
+        print_message("# the processor's\n");
+        skip();
+    }
+}
+
 static ward_model *open_model(const char *name, const char *mask, int threads)
 {
     char path[256];
@@ -134,6 +148,7 @@ static void assert_same(const struct answer *a, const struct answer *b, float to
 static void second_question_keeps_image(void **state)
 {
     (void)state;
+    skip_on_a_card();
     ward_model *model = open_model("flat", "none", 2);
     ward_image *film = open_film("square56.png"), *other = open_film("wide.png");
     const struct ward_part first[] = {{.image = film}, {.text = "Where is the line?"}};
@@ -172,6 +187,7 @@ static void second_question_keeps_image(void **state)
 static void turns_extend_the_cache(void **state)
 {
     (void)state;
+    skip_on_a_card();
     ward_model *model = open_model("window", "none", 1); /* windows far shorter than the conversation */
     ward_image *film = open_film("square56.png");
     const struct ward_part question[] = {{.image = film}, {.text = "Where is the line?"}};
@@ -207,6 +223,7 @@ static void turns_extend_the_cache(void **state)
 static void rewinding_past_the_ring_starts_over(void **state)
 {
     (void)state;
+    skip_on_a_card();
     ward_model *model = open_model("window", "none", 2);
     char *text = malloc(8000);
     text[0] = '\0';
@@ -279,6 +296,7 @@ static void features_of_an_image_are_kept(void **state)
 static void rewinding_twice_remembers_what_is_lost(void **state)
 {
     (void)state;
+    skip_on_a_card();
     enum { SENTENCES = 120 };
     ward_model *model = open_model("window", "none", 2);
     char text[SENTENCES * 32] = "";
@@ -454,7 +472,7 @@ static void token_loop_allocates_nothing(void **state)
 {
     (void)state;
 #if COUNT_ALLOCATIONS
-    if (strcmp(device(), "cpu") != 0) {
+    if (on_a_card()) {
         print_message("# a driver's allocations are its own\n");
         skip();
     }
