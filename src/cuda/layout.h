@@ -42,7 +42,12 @@ struct card_planes {
     int super, per_super; /* of what stands above the scales */
 };
 
-static const struct card_planes card_planes[CARD_FORMATS] = {
+#ifdef __cplusplus
+constexpr /* kernels take from it what they are compiled for */
+#else
+static const
+#endif
+    struct card_planes card_planes[CARD_FORMATS] = {
     /* CARD_F32 */ {64, 0, 0, 1, 0, 1},
     /* CARD_F16 */ {32, 0, 0, 1, 0, 1},
     /* CARD_BF16 */ {32, 0, 0, 1, 0, 1},

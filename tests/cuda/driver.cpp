@@ -160,6 +160,12 @@ void hide_memory(bool hidden)
     }
 }
 
+bool has_memory(const void *at)
+{
+    auto block = blocks.upper_bound((char *)at);
+    return block != blocks.begin() && (--block, (const char *)at < block->first + block->second);
+}
+
 } // namespace
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
@@ -402,7 +408,8 @@ CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned
                                     threads,
                                     shared_bytes,
                                     kernel->bind(arguments),
-                                    launches[kernel]++ < WATCHED ? hide_memory : nullptr};
+                                    launches[kernel]++ < WATCHED ? hide_memory : nullptr,
+                                    has_memory};
     const bool breaks = this_launch_fails();
     if (is_skipped(kernel->name))
         return submit([] { return 0; }, true);

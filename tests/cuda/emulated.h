@@ -30,6 +30,7 @@ extern emulated_index threadIdx, blockIdx, blockDim, gridDim;
 
 void emulated_wait_previous();
 void emulated_wait_block();
+void emulated_prefetch(const void *at);
 void emulated_wait_warp();
 void *emulated_block_memory();
 /* What each lane hands over, `bytes` of it; returns those of all 32 lanes, which stay until the call after the next. */
@@ -49,6 +50,16 @@ void emulated_copy_wait(size_t groups_left);
 static inline void wait_for_previous()
 {
     emulated_wait_previous();
+}
+
+static inline void prefetch(const void *at)
+{
+    emulated_prefetch(at);
+}
+
+static inline int multiprocessors()
+{
+    return 4;
 }
 
 static inline void __syncthreads()

@@ -235,6 +235,14 @@ void emulated_wait_previous()
     leave(AT_GRID);
 }
 
+void emulated_prefetch(const void *at)
+{
+    if (running->has(at))
+        return;
+    fault("a prefetch from where there is no memory");
+    _exit(1);
+}
+
 void emulated_wait_block()
 {
     leave(AT_BLOCK);

@@ -24,6 +24,43 @@ __device__ inline int this_output(const card_map &map)
     return warp * VECTOR_OUTPUTS;
 }
 
+/* The beginning of a row of a plane, by VECTOR_LANES lanes. */
+enum { VECTOR_LANES = 32 / VECTOR_OUTPUTS };
+__device__ inline void prefetch_row(const uint8_t *plane, int row, int row_bytes)
+{
+    const int at = (int)threadIdx.x % VECTOR_LANES * 128;
+    if (at < row_bytes)
+        prefetch(plane + (size_t)row * (size_t)row_bytes + at);
+}
+
+/* The first 2 KB of each row that this warp reads, on their way to the card's cache while the kernel before this one
+ * ends: nobody writes weights. For blocks that come later that one has ended, as for all on older cards. */
+template <int FORMAT> __device__ inline void prefetch_weights(const card_maps &maps)
+{
+#if __CUDA_ARCH__ >= 900 || defined(WARD_EMULATED)
+    enum { BLOCKS_AT_ONCE = 16 };
+    enum { LOW = card_planes[FORMAT].low, HIGH = card_planes[FORMAT].high, SCALE = card_planes[FORMAT].scale };
+    enum { PER_SCALE = card_planes[FORMAT].per_scale };
+    enum { SUPER = card_planes[FORMAT].super, PER_SUPER = card_planes[FORMAT].per_super };
+    if ((int)blockIdx.x >= BLOCKS_AT_ONCE * multiprocessors())
+        return;
+    const card_map &map = maps.map[this_map(maps)];
+    const card_matrix &w = map.w;
+    const int row = this_output(map) + (int)threadIdx.x % 32 / VECTOR_LANES;
+    if (row >= w.rows)
+        return;
+    prefetch_row(w.low, row, w.units * LOW);
+    if (HIGH > 0)
+        prefetch_row(w.high, row, w.units * HIGH);
+    if (SCALE > 0)
+        prefetch_row(w.scale, row, w.units / PER_SCALE * SCALE);
+    if (SUPER > 0)
+        prefetch_row(w.super, row, w.units / PER_SUPER * SUPER);
+#else
+    (void)maps;
+#endif
+}
+
 /* Sums of the warp's lanes to the output. */
 template <int N>
 __device__ inline void put_sums(const card_map &map, float (&sums)[VECTOR_OUTPUTS][N], int first, int rows)
@@ -167,30 +204,33 @@ template <class Format, int N> __device__ inline void vector_floats(const card_m
 }
 
 /* vector_FORMAT_N for N = 1, 2, 4, 8 rows of x at most */
-#define VECTOR_BYTES(format, N)                                                                                        \
+#define VECTOR_BYTES(format, FORMAT, N)                                                                                \
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
         vector_##format##_##N(card_maps maps, const void *q, const void *scales, int rows)                             \
     {                                                                                                                  \
+        prefetch_weights<FORMAT>(maps);                                                                                \
         wait_for_previous();                                                                                           \
         vector_bytes<format_##format, N>(maps, (const int4 *)q, (const float2 *)scales, rows);                         \
     }
-#define VECTOR_FLOATS(format, N)                                                                                       \
+#define VECTOR_FLOATS(format, FORMAT, N)                                                                               \
     extern "C" __global__ void __launch_bounds__(VECTOR_THREADS)                                                       \
         vector_##format##_##N(card_maps maps, const void *x, const void *unused, int rows)                             \
     {                                                                                                                  \
+        prefetch_weights<FORMAT>(maps);                                                                                \
         wait_for_previous();                                                                                           \
         (void)unused;                                                                                                  \
         vector_floats<format_##format, N>(maps, (const float *)x, rows);                                               \
     }
-#define VECTOR_NUMBERS(KIND, format) KIND(format, 1) KIND(format, 2) KIND(format, 4) KIND(format, 8)
-VECTOR_NUMBERS(VECTOR_FLOATS, f32)
-VECTOR_NUMBERS(VECTOR_FLOATS, f16)
-VECTOR_NUMBERS(VECTOR_FLOATS, bf16)
-VECTOR_NUMBERS(VECTOR_BYTES, q8)
-VECTOR_NUMBERS(VECTOR_BYTES, q8m)
-VECTOR_NUMBERS(VECTOR_BYTES, q4)
-VECTOR_NUMBERS(VECTOR_BYTES, q4k)
-VECTOR_NUMBERS(VECTOR_BYTES, q5k)
-VECTOR_NUMBERS(VECTOR_BYTES, q6k)
+#define VECTOR_NUMBERS(KIND, format, FORMAT)                                                                           \
+    KIND(format, FORMAT, 1) KIND(format, FORMAT, 2) KIND(format, FORMAT, 4) KIND(format, FORMAT, 8)
+VECTOR_NUMBERS(VECTOR_FLOATS, f32, CARD_F32)
+VECTOR_NUMBERS(VECTOR_FLOATS, f16, CARD_F16)
+VECTOR_NUMBERS(VECTOR_FLOATS, bf16, CARD_BF16)
+VECTOR_NUMBERS(VECTOR_BYTES, q8, CARD_Q8)
+VECTOR_NUMBERS(VECTOR_BYTES, q8m, CARD_Q8M)
+VECTOR_NUMBERS(VECTOR_BYTES, q4, CARD_Q4)
+VECTOR_NUMBERS(VECTOR_BYTES, q4k, CARD_Q4K)
+VECTOR_NUMBERS(VECTOR_BYTES, q5k, CARD_Q5K)
+VECTOR_NUMBERS(VECTOR_BYTES, q6k, CARD_Q6K)
 
 #endif
