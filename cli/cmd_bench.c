@@ -13,6 +13,7 @@
 
 #include "base/new_file.h"
 #include "bench/document.h"
+#include "engine/device.h"
 #include "model/checkpoint.h"
 
 #include <math.h>
@@ -323,13 +324,14 @@ static void prepare_image(struct sweep *sweep)
 }
 
 /* The number of the card that a device names; -1: none, or none is here. A mask of instructions asks for the processor. */
-static int card_of(const struct bench_command *b, const char *device)
+static int card_of(const struct bench_command *b, const char *name)
 {
     bool driver = false;
-    if (strncmp(device, "cuda:", 5) == 0)
-        return atoi(device + 5);
-    const bool wanted = strcmp(device, "cuda") == 0 || !b->settings.model.cpu_mask;
-    return wanted && ward_device_prepare(device, &driver, NULL) == 0 && driver ? 0 : -1;
+    int device = -1;
+    if (!device_parse(name, &device) || device >= 0)
+        return device;
+    const bool wanted = device == DEVICE_FIRST_CARD || !b->settings.model.cpu_mask;
+    return wanted && ward_device_prepare(name, &driver, NULL) == 0 && driver ? 0 : -1;
 }
 
 /* Of the processor with so many threads, and of the card. Measured before and after each result, the best of all: what

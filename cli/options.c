@@ -2,6 +2,8 @@
 #include "output.h"
 #include "use.h"
 
+#include "engine/device.h"
+
 #include <assert.h>
 #include <ctype.h>
 #include <errno.h>
@@ -197,10 +199,8 @@ int option_choice(const struct command *command, const char *name, const char *t
 
 const char *option_device(const struct command *command, const char *text)
 {
-    const char *number = strncmp(text, "cuda:", 5) == 0 ? text + 5 : "";
-    const size_t digits = strspn(number, "0123456789");
-    if (strcmp(text, "auto") != 0 && strcmp(text, "cpu") != 0 && strcmp(text, "cuda") != 0 &&
-        (digits < 1 || digits > 2 || number[digits]))
+    int device;
+    if (!device_parse(text, &device))
         die_usage(command, "%s: option --device takes auto, cpu, cuda or cuda:N, not '%s'", command->name, text);
     return text;
 }

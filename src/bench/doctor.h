@@ -13,7 +13,7 @@ const char *doctor_verdict_name(enum doctor_verdict verdict); /* "ok", "missing"
 
 struct doctor_check {
     const char *name;
-    char needed[64], found[160];
+    char needed[64], found[400];
     enum doctor_verdict verdict;
 };
 

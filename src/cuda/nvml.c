@@ -14,7 +14,7 @@ enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0, MAX_CARDS = 16 };
  * brake from outside. */
 enum { SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 };
 
-/* name in ward, symbol, arguments */
+/* name in ward, symbol, arguments. A library that lacks one does as a card that does not have it. */
 #define NVML_CALLS(C)                                                                                                  \
     C(init, nvmlInit_v2, (void))                                                                                       \
     C(driver, nvmlSystemGetDriverVersion, (char *version, unsigned length))                                            \
@@ -32,6 +32,8 @@ static struct {
     NVML_CALLS(NVML_MEMBER)
 #undef NVML_MEMBER
 } calls;
+
+#define ASK(name, ...) (calls.name ? calls.name(__VA_ARGS__) : -1)
 
 struct nvml_card {
     nvml_device device; /* NULL: not opened */
@@ -68,10 +70,9 @@ static void start(void)
     if (!nvml_load())
         return;
     for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (!(*table[i].at = dlsym(library, table[i].symbol)))
-            return;
-    ready = calls.init() == 0;
-    if (!ready || calls.driver(driver_version, sizeof driver_version))
+        *table[i].at = dlsym(library, table[i].symbol);
+    ready = calls.handle && ASK(init) == 0;
+    if (!ready || ASK(driver, driver_version, sizeof driver_version))
         *driver_version = '\0';
 }
 
@@ -99,14 +100,14 @@ void nvml_read(const struct nvml_card *card, struct nvml_state *out)
 {
     unsigned long long millijoules = 0, reasons = 0;
     unsigned milliwatts = 0, most = 0, mhz = 0, limit = 0, memory = 0, celsius = 0;
-    const bool counts = calls.energy(card->device, &millijoules) == 0;
-    (void)calls.power(card->device, &milliwatts);
-    (void)calls.power_limit(card->device, &most);
-    (void)calls.clock(card->device, CLOCK_SM, &mhz);
-    (void)calls.clock(card->device, CLOCK_MEMORY, &memory);
-    (void)calls.clock_limit(card->device, CLOCK_SM, &limit);
-    (void)calls.temperature(card->device, SENSOR_GPU, &celsius);
-    (void)calls.reasons(card->device, &reasons);
+    const bool counts = ASK(energy, card->device, &millijoules) == 0;
+    (void)ASK(power, card->device, &milliwatts);
+    (void)ASK(power_limit, card->device, &most);
+    (void)ASK(clock, card->device, CLOCK_SM, &mhz);
+    (void)ASK(clock, card->device, CLOCK_MEMORY, &memory);
+    (void)ASK(clock_limit, card->device, CLOCK_SM, &limit);
+    (void)ASK(temperature, card->device, SENSOR_GPU, &celsius);
+    (void)ASK(reasons, card->device, &reasons);
     *out = (struct nvml_state){
         .joules = counts ? (double)millijoules * 1e-3 : -1,
         .watts = milliwatts * 1e-3,

@@ -1,6 +1,7 @@
 #include "engine/model.h"
 
 #include "engine/backend_check.h"
+#include "engine/device.h"
 #include "engine/readahead.h"
 
 #include <stdlib.h>
@@ -9,24 +10,12 @@
 /* Of image features: two dozen images of MedGemma 4B. */
 enum { IMAGE_CACHE_BYTES = 64 << 20 };
 
-/* "cpu" is CPU, "auto" AUTO, "cuda" FIRST_CARD, "cuda:N" N. */
-enum { AUTO = -3, CPU = -2, FIRST_CARD = -1, MAX_CARD = 15 };
-
-static int parse_device(const char *device, int *out, struct ward_error *err)
+static int parse_device(const char *name, int *out, struct ward_error *err)
 {
-    char *end = NULL;
-    if (!device || strcmp(device, "auto") == 0)
-        *out = AUTO;
-    else if (strcmp(device, "cpu") == 0)
-        *out = CPU;
-    else if (strcmp(device, "cuda") == 0)
-        *out = FIRST_CARD;
-    else if (strncmp(device, "cuda:", 5) == 0 && device[5] >= '0' && device[5] <= '9' &&
-             (*out = (int)strtol(device + 5, &end, 10)) <= MAX_CARD && !*end)
-        return 0;
-    else
-        return error_set(err, WARD_EINVAL, "device %s is unknown; expected auto, cpu, cuda or cuda:N", device);
-    return 0;
+    return device_parse(name, out)
+               ? 0
+               : error_set(err, WARD_EINVAL, "device %s is unknown; expected auto, cpu, cuda or cuda:N, N from 0 to %d",
+                           name, DEVICE_CARDS - 1);
 }
 
 static int open_processor(struct ward_model *m, const struct ward_model_options *options, struct ward_error *err)
@@ -55,19 +44,19 @@ static int open_card(struct ward_model *m, int card, int threads, struct ward_er
  * and cannot be used is told of. */
 static int open_backend(struct ward_model *m, const struct ward_model_options *options, struct ward_error *err)
 {
-    int device = AUTO, rc = parse_device(options->device, &device, err);
+    int device = DEVICE_AUTO, rc = parse_device(options->device, &device, err);
     if (rc)
         return rc;
     if (options->threads < 0 || options->threads > 1024)
         return error_set(err, WARD_EINVAL, "%d threads were asked for; expected 0 (all) to 1024", options->threads);
-    if (device == AUTO) {
+    if (device == DEVICE_AUTO) {
         struct ward_error why = {0};
         const bool try_card = !options->cpu_mask && backend_cuda_load();
-        if (!try_card || open_card(m, FIRST_CARD, options->threads, &why))
+        if (!try_card || open_card(m, DEVICE_FIRST_CARD, options->threads, &why))
             rc = open_processor(m, options, err);
         m->not_used = why;
     } else {
-        rc = device == CPU ? open_processor(m, options, err) : open_card(m, device, options->threads, err);
+        rc = device == DEVICE_CPU ? open_processor(m, options, err) : open_card(m, device, options->threads, err);
     }
     m->weights = m->placement ? &m->placement->weights : m->checkpoint.weights;
     return rc;
@@ -75,9 +64,9 @@ static int open_backend(struct ward_model *m, const struct ward_model_options *o
 
 int ward_device_prepare(const char *device, bool *driver, struct ward_error *err)
 {
-    int number = AUTO;
+    int number = DEVICE_AUTO;
     const int rc = parse_device(device, &number, err);
-    *driver = !rc && number != CPU && backend_cuda_load();
+    *driver = !rc && number != DEVICE_CPU && backend_cuda_load();
     return rc;
 }
 

@@ -48,7 +48,7 @@ struct offline_state {
     bool enforced;     /* every guarantee holds */
     bool seccomp;      /* the filter of system calls is in force */
     int landlock;      /* the ABI in force, 0: none */
-    char missing[160]; /* what keeps `enforced` from being true, a clause; "" */
+    char missing[400]; /* what keeps `enforced` from being true, a clause; "" */
 };
 const struct offline_state *offline_state(void);
 

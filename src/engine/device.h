@@ -1,0 +1,12 @@
+/* The names of devices: "auto" (or NULL), "cpu", "cuda" (the first card that can be used) and "cuda:N". */
+#ifndef WARD_ENGINE_DEVICE_H
+#define WARD_ENGINE_DEVICE_H
+
+#include <stdbool.h>
+
+enum { DEVICE_AUTO = -3, DEVICE_CPU = -2, DEVICE_FIRST_CARD = -1, DEVICE_CARDS = 16 };
+
+/* One of these, or the number of a card, below DEVICE_CARDS; false: `name` is none. */
+bool device_parse(const char *name, int *out);
+
+#endif
