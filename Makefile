@@ -137,11 +137,12 @@ $(BUILD)/src/cuda/image.o: src/cuda/image.S Makefile $(CUDA_IMAGES)
 FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all \
             $(if $(shell $(dir $(NVCC))fatbinary --help | grep compress-mode),--compress-mode=speed)
 CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh) src/cuda/layout.h
+# Hopper's own products are sm_90a's, and nobody else's.
 $(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$* -o $@ src/cuda/kernels/kernels.cu
+	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$(patsubst 90,90a,$*) -o $@ src/cuda/kernels/kernels.cu
 $(CUDA_BUILD)/kernels.fatbin: $(CUDA_KINDS:%=$(CUDA_BUILD)/sm_%.cubin)
-	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(k),file=$(CUDA_BUILD)/sm_$(k).cubin)
+	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(k:90=90a),file=$(CUDA_BUILD)/sm_$(k).cubin)
 # An older driver takes PTX of its time: the version that the instructions need, not that of the compiler. ptxas refuses
 # what the version does not have, but for hints which bytes of a load are used: they are left out.
 CUDA_PTX_VERSION := 7.4

@@ -344,7 +344,7 @@ static int run(int argc, char **argv)
     ward_model_get_info(model, &info);
     use_model(&info, model_pin_hex(&o.pin));
     if (info.device_note)
-        print_warning("the processor computes: %s", info.device_note);
+        print_warning("%s", info.device_note);
     if (info.mmproj_guessed)
         print_warning("%s is taken as the image encoder; others beside it would do: --mmproj chooses", info.mmproj);
     if (info.not_for_clinical_use)

@@ -79,7 +79,8 @@ struct ward_model_info {
     const char *type;    /* of most of the text weights: "bf16", "f16", "f32", "q8_0", "q4_0", "q4_k", ... */
     const char *device;      /* "cpu", "cuda" */
     const char *device_name; /* of a card: "NVIDIA GeForce RTX 3090"; NULL: the processor */
-    const char *device_note; /* why "auto" did not take a card that is there, one sentence; NULL: nothing to tell */
+    const char *device_note; /* a sentence: "auto" did not take a card that is there, or not its best
+                              * kernels, and why; NULL: nothing to tell */
     const char *kernels; /* the instruction set in use: "none", "avx2", "avx512", ...; of a card "sm_86", ... */
     int threads;
     int vocab_size;      /* rows of the output head: logits per position */

@@ -378,7 +378,7 @@ static void keep_info(struct job *job)
     snprintf(r->kernels, sizeof r->kernels, "%s", r->info.kernels);
     snprintf(r->device_name, sizeof r->device_name, "%s", r->info.device_name ? r->info.device_name : "");
     if (r->info.device_note)
-        warn(r, "the processor computed: %s", r->info.device_note);
+        warn(r, "%s", r->info.device_note);
     r->random_weights = job->model->checkpoint.config.random_weights;
     if (r->info.mmproj_guessed)
         warn(r, "others than the image encoder that was taken lie beside the model: --mmproj chooses");

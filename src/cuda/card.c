@@ -42,7 +42,7 @@ static const char PORTABLE[] = "ptx"; /* kernels that the driver compiles */
 
 static const char *const kernel_names[CARD_KERNEL_COUNT] = {
 #define CARD_NAME(name) #name,
-    CARD_KERNELS(CARD_NAME)
+    CARD_KERNELS(CARD_NAME) CARD_WGMMA_KERNELS(CARD_NAME)
 #undef CARD_NAME
 };
 
@@ -102,10 +102,21 @@ static int load_module(struct card *c, struct ward_error *err)
                              text);
         }
     }
-    for (int i = 0; i < CARD_KERNEL_COUNT; i++)
+    for (int i = 0; i < KERNEL_wgmma_f16; i++)
         if (c->cu->module_function(&c->kernels[i], c->module, kernel_names[i]))
             return error_set(err, WARD_EUNSUPPORTED, "%s: the kernel %s is missing", c->info.name, kernel_names[i]);
     return 0;
+}
+
+/* Hopper's kernels, all or none. */
+static void find_wgmma(struct card *c)
+{
+    c->info.wgmma = c->info.shared_bytes >= WGMMA_SHARED;
+    for (int i = KERNEL_wgmma_f16; c->info.wgmma && i < CARD_KERNEL_COUNT; i++)
+        c->info.wgmma = !c->cu->module_function(&c->kernels[i], c->module, kernel_names[i]) &&
+                        !c->cu->function_set(c->kernels[i], CU_SHARED_SIZE, WGMMA_SHARED);
+    if (c->info.wgmma)
+        snprintf(c->info.kernels, sizeof c->info.kernels, "sm_90a");
 }
 
 /* Whether kernels are launched so that the next one's blocks are there when the present one's last block begins
@@ -185,12 +196,14 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
     int rc = load_module(c, err);
     if (!rc)
         rc = open_stages(c, err);
-    if (rc)
+    if (rc) {
         give_back(c, device);
-    else
-        allow_shared(c);
-    c->overlaps = !rc && begins_early(c, major);
-    return rc;
+        return rc;
+    }
+    allow_shared(c);
+    find_wgmma(c);
+    c->overlaps = begins_early(c, major);
+    return 0;
 }
 
 static pthread_mutex_t cards_mutex = PTHREAD_MUTEX_INITIALIZER;

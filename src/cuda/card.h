@@ -16,6 +16,7 @@ struct card_info {
     int index;
     char name[128];   /* "NVIDIA GeForce RTX 3090" */
     char kernels[16]; /* "sm_86": what the kernels in use were compiled for; "ptx": by the driver, for this card */
+    bool wgmma;       /* Hopper's kernels are among them */
     int multiprocessors;
     int shared_bytes; /* that a block can have */
     size_t memory;    /* in all */

@@ -20,8 +20,12 @@
     CARD_VECTOR_KERNELS(K, q6k) CARD_MATRIX_KERNELS(K, matrix) CARD_MATRIX_KERNELS(K, matrix_small)                    \
     K(measure_copy) K(measure_multiply) K(measure_group)
 
+/* Those that only Hopper's module has. */
+#define CARD_WGMMA_KERNELS(K)                                                                                          \
+    K(wgmma_f16) K(wgmma_bf16) K(wgmma_q8) K(wgmma_q8m) K(wgmma_q4) K(wgmma_q4k) K(wgmma_q5k) K(wgmma_q6k)
+
 #define CARD_NUMBER(name) KERNEL_##name,
-enum card_kernel { CARD_KERNELS(CARD_NUMBER) CARD_KERNEL_COUNT };
+enum card_kernel { CARD_KERNELS(CARD_NUMBER) CARD_WGMMA_KERNELS(CARD_NUMBER) CARD_KERNEL_COUNT };
 #undef CARD_NUMBER
 
 #endif

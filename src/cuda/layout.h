@@ -223,6 +223,12 @@ enum {
     MATRIX_STAGES = 3,
     MATRIX_SHARED = MATRIX_STAGES * (MATRIX_ROWS + MATRIX_OUTPUTS) * MATRIX_DEPTH * 2,
     SMALL_SHARED = MATRIX_STAGES * (SMALL_ROWS + SMALL_OUTPUTS) * MATRIX_DEPTH * 2,
+    WGMMA_THREADS = 256,
+    WGMMA_ROWS = 256,     /* a tile of Hopper's kernels: 1152 outputs of 4096 rows are 128 of them */
+    WGMMA_OUTPUTS = 144,
+    WGMMA_DEPTH = 64,
+    WGMMA_STAGES = 4,
+    WGMMA_SHARED = WGMMA_STAGES * (WGMMA_ROWS + WGMMA_OUTPUTS) * WGMMA_DEPTH * 2 + 1024,
     SPLIT_THREADS = 128,
     SPLIT_KEYS = 32,      /* keys of a step of attention of few rows: 8 for each warp */
     SPLIT_HEADS = 2,      /* query heads of a block, which share keys */
@@ -266,6 +272,8 @@ static inline int flash_shared(const struct flash_shape *shape, int available)
     return (available > FLASH_WITHOUT_COPIES ? shape->slots : 2) * FLASH_KEYS * shape->head * 2;
 }
 
+/* Those that Hopper's kernels take; float32 is bound to be slow. */
+#define CARD_WGMMA_NAMES(F) F(f16) F(bf16) F(q8) F(q8m) F(q4) F(q4k) F(q5k) F(q6k)
 #define CARD_FORMAT_NAMES(F) F(f32) F(f16) F(bf16) F(q8) F(q8m) F(q4) F(q4k) F(q5k) F(q6k)
 
 #endif

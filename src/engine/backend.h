@@ -72,6 +72,10 @@ struct backend_ops {
      * what was read since is then void. */
     int (*finish)(struct backend *be, struct ward_error *err);
 
+    /* The device computes wrongly: from now on by kernels that ask less of it. False: there are none; NULL: there never
+     * are. */
+    bool (*fall_back)(struct backend *be);
+
     /* Weights in memory of the backend's own; NULL: they are used where they lie in the files. placed_bytes: what
      * `place` takes of the memory at `at`, which is aligned for it. from->data is host memory. */
     size_t (*placed_bytes)(struct backend *be, const struct tensor *from);

@@ -21,6 +21,7 @@ struct backend_cuda {
     void *choosing;    /* memory for choosing tokens, of all sessions */
     unsigned *arrived; /* [SPLIT_COUNTERS] of attention of few rows, of all sessions */
     bool quantized;    /* weights that take int8 have been placed */
+    bool wgmma;        /* products of many rows go by Hopper's kernels */
     /* Rows that the last operation has left in `packed` for the linear maps after it. */
     struct {
         const float *x;
@@ -152,6 +153,14 @@ static void cuda_copy(struct backend *be, void *to, const void *from, size_t byt
 static int cuda_finish(struct backend *be, struct ward_error *err)
 {
     return card_finish(card_of(be), err);
+}
+
+static bool cuda_fall_back(struct backend *be)
+{
+    struct backend_cuda *b = (struct backend_cuda *)be;
+    const bool had = b->wgmma;
+    b->wgmma = false;
+    return had;
 }
 
 static bool cuda_begin(struct backend *be, void **recording)
@@ -296,44 +305,54 @@ static int x_parts(const struct linear *map)
     return map->exact && !is_quantized(map) ? X_PARTS : X_WHOLE;
 }
 
-/* How a product of many rows is cut: whether tiles are small, tiles of a row of them, and among how many blocks the
- * depth of each is divided so that they fill the card: sums are added in a fixed order then. */
-struct tiling {
-    bool small;
-    unsigned wide, high, shares;
+/* A kind of tile: of so many rows and outputs, steps of so many values, blocks of a multiprocessor at a time. */
+struct tile {
+    enum card_kernel kernel; /* of the first format that it takes */
+    int first_format, rows, outputs, depth, at_once;
+    unsigned threads, shared;
 };
 
-static int tile_outputs(int rows)
+static const struct tile large_tile = {KERNEL_matrix_f32, CARD_F32,       MATRIX_ROWS,    MATRIX_OUTPUTS,
+                                       MATRIX_DEPTH,      MATRIX_AT_ONCE, MATRIX_THREADS, MATRIX_SHARED};
+static const struct tile small_tile = {KERNEL_matrix_small_f32, CARD_F32,     SMALL_ROWS,
+                                       SMALL_OUTPUTS,           MATRIX_DEPTH, SMALL_AT_ONCE,
+                                       MATRIX_THREADS,          SMALL_SHARED};
+static const struct tile wgmma_tile = {KERNEL_wgmma_f16, CARD_F16, WGMMA_ROWS,    WGMMA_OUTPUTS,
+                                       WGMMA_DEPTH,      1,        WGMMA_THREADS, WGMMA_SHARED};
+
+static const struct tile *tile_of(struct backend *be, int format, int rows)
 {
-    return rows <= SMALL_ROWS ? SMALL_OUTPUTS : MATRIX_OUTPUTS;
+    if (rows <= SMALL_ROWS)
+        return &small_tile;
+    return ((struct backend_cuda *)be)->wgmma && format >= wgmma_tile.first_format ? &wgmma_tile : &large_tile;
 }
 
-static struct tiling tiling_of(struct backend *be, unsigned wide, int rows, int steps, const void *sums)
+/* Among how many blocks the depth of each tile is divided, so that they fill the card; `room`: bytes for their sums,
+ * which are added in a fixed order. */
+static unsigned shares_of(struct backend *be, const struct tile *t, size_t tiles, size_t steps, size_t sums_bytes,
+                          size_t room)
 {
-    enum { MOST = 8, LEAST_STEPS = 8 };
-    const bool small = rows <= SMALL_ROWS;
-    const unsigned high = blocks((size_t)rows, small ? SMALL_ROWS : MATRIX_ROWS);
-    const size_t bytes = (size_t)rows * wide * (size_t)tile_outputs(rows) * sizeof(float);
-    const size_t room = sums ? cuda_sums_size(be, rows) : 0;
-    const size_t at_once = (size_t)card_info(card_of(be))->multiprocessors * (small ? SMALL_AT_ONCE : MATRIX_AT_ONCE);
-    size_t shares = at_once / ((size_t)wide * high);
-    for (size_t i = 0, limits[] = {MOST, (size_t)steps / LEAST_STEPS, room / bytes}; i < 3; i++)
+    enum { MOST = 8, LEAST_DEPTH = 256 };
+    size_t shares = (size_t)card_info(card_of(be))->multiprocessors * (size_t)t->at_once / tiles;
+    const size_t limits[] = {MOST, steps * (size_t)t->depth / LEAST_DEPTH, room / sums_bytes};
+    for (int i = 0; i < 3; i++)
         shares = shares < limits[i] ? shares : limits[i];
-    return (struct tiling){small, wide, high, shares > 1 ? (unsigned)shares : 1};
+    return shares > 1 ? (unsigned)shares : 1;
 }
 
 /* Maps of one format, whose tiles lie side by side: `wide` of them. */
-static void multiply(struct backend *be, struct card_maps *maps, unsigned wide, struct scratch scratch, int rows,
-                     int x_parts, int w_parts)
+static void multiply(struct backend *be, const struct tile *t, struct card_maps *maps, unsigned wide,
+                     struct scratch scratch, int rows, int x_parts, int w_parts)
 {
     const struct card_matrix *w = &maps->map[0].w;
-    const int steps = w->units * UNIT / MATRIX_DEPTH * (x_parts + w_parts - 1);
-    const struct tiling t = tiling_of(be, wide, rows, steps, scratch.sums);
-    const int kernel = (t.small ? KERNEL_matrix_small_f32 : KERNEL_matrix_f32) + w->format, tile = tile_outputs(rows);
-    struct card_parts parts = {scratch.sums, (int)wide * tile, tile};
-    int shares = (int)t.shares;
-    LAUNCH(be, (enum card_kernel)kernel, wide, t.high, t.shares, MATRIX_THREADS, t.small ? SMALL_SHARED : MATRIX_SHARED,
-           maps, &scratch.packed, &rows, &x_parts, &w_parts, &parts);
+    const int steps = w->units * UNIT / t->depth * (x_parts + w_parts - 1);
+    const unsigned high = blocks((size_t)rows, (size_t)t->rows);
+    struct card_parts parts = {scratch.sums, (int)wide * t->outputs, t->outputs};
+    int shares = (int)shares_of(be, t, (size_t)wide * high, (size_t)steps,
+                                (size_t)rows * (size_t)parts.width * sizeof *parts.sums,
+                                scratch.sums ? cuda_sums_size(be, rows) : 0);
+    LAUNCH(be, (enum card_kernel)((int)t->kernel + w->format - t->first_format), wide, high, (unsigned)shares,
+           t->threads, t->shared, maps, &scratch.packed, &rows, &x_parts, &w_parts, &parts);
     if (shares > 1)
         LAUNCH(be, KERNEL_add_parts, blocks((size_t)parts.width / 4, ROW_THREADS), (unsigned)rows, 1, ROW_THREADS, 0,
                maps, &parts, &shares);
@@ -373,16 +392,19 @@ static void linear_many(struct backend *be, const float *x, int rows, const stru
                    ROW_THREADS, 0, &scratch.packed, &x, &cols, &units, &there);
         }
         assert(there >= wanted);
+        const struct tile *const t = tile_of(be, format, rows);
         struct card_maps launch = {.n = 0};
         unsigned wide = 0;
         for (; i < n && launch.n < MAPS && (int)formats[maps[i].w->type] == format && x_parts(&maps[i]) == wanted;
              i++) {
             launch.map[launch.n++] = map_of(&maps[i], times, wide);
-            wide += blocks((size_t)maps[i].w->rows, (size_t)tile_outputs(rows));
+            /* What is packed is filled up by tiles that reach so far. */
+            const int outputs = maps[i].next.packed ? card_units(maps[i].w->rows) * UNIT : maps[i].w->rows;
+            wide += blocks((size_t)outputs, (size_t)t->outputs);
             if (maps[i].next.packed)
                 set_ready(be, maps[i].out, maps[i].next.packed, rows, launch.map[launch.n - 1].packed.parts);
         }
-        multiply(be, &launch, wide, scratch, rows, there, w_parts);
+        multiply(be, t, &launch, wide, scratch, rows, there, w_parts);
     }
 }
 
@@ -649,6 +671,7 @@ static const struct backend_ops cuda_ops = {
     .read = cuda_read,
     .copy = cuda_copy,
     .finish = cuda_finish,
+    .fall_back = cuda_fall_back,
     .placed_bytes = cuda_placed_bytes,
     .place = cuda_place,
     .begin = cuda_begin,
@@ -685,6 +708,7 @@ int backend_cuda_open(struct backend **out, int index, int threads, struct ward_
     if (!be)
         return error_no_memory(err, "the backend", sizeof *be);
     be->card = card;
+    be->wgmma = card_info(card)->wgmma;
     be->base = (struct backend){
         .ops = &cuda_ops,
         .device = "cuda",

@@ -4,6 +4,7 @@
 #include "engine/device.h"
 #include "engine/readahead.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,11 +29,25 @@ static int open_processor(struct ward_model *m, const struct ward_model_options 
     return backend_cpu_open(&m->backend, options->threads, (enum isa)isa, err);
 }
 
+/* A card whose newest instructions are not what they are said to be may still compute by older ones. */
+static int check_card(struct ward_model *m, struct ward_error *err)
+{
+    struct ward_error why = {0};
+    int rc = backend_check(m->backend, m->checkpoint.weights, &m->checkpoint.config, &why);
+    if (rc == WARD_EUNSUPPORTED && m->backend->ops->fall_back && m->backend->ops->fall_back(m->backend)) {
+        snprintf(m->device_note, sizeof m->device_note, "older kernels compute: %s", why.text);
+        rc = backend_check(m->backend, m->checkpoint.weights, &m->checkpoint.config, &why);
+    }
+    if (rc && err)
+        *err = why;
+    return rc;
+}
+
 static int open_card(struct ward_model *m, int card, int threads, struct ward_error *err)
 {
     int rc = backend_cuda_open(&m->backend, card, threads, err);
     if (!rc)
-        rc = backend_check(m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
+        rc = check_card(m, err);
     if (!rc)
         rc = placement_open(&m->placement, m->backend, m->checkpoint.weights, &m->checkpoint.config, err);
     if (rc)
@@ -54,7 +69,8 @@ static int open_backend(struct ward_model *m, const struct ward_model_options *o
         const bool try_card = !options->cpu_mask && backend_cuda_load();
         if (!try_card || open_card(m, DEVICE_FIRST_CARD, options->threads, &why))
             rc = open_processor(m, options, err);
-        m->not_used = why;
+        if (why.code)
+            snprintf(m->device_note, sizeof m->device_note, "the processor computes: %s", why.text);
     } else {
         rc = device == DEVICE_CPU ? open_processor(m, options, err) : open_card(m, device, options->threads, err);
     }
@@ -123,7 +139,7 @@ void ward_model_get_info(const ward_model *m, struct ward_model_info *info)
         .type = tensor_type_name(m->checkpoint.weights->type),
         .device = m->backend->device,
         .device_name = m->backend->device_name,
-        .device_note = m->not_used.code ? m->not_used.text : NULL,
+        .device_note = m->device_note[0] ? m->device_note : NULL,
         .kernels = m->backend->kernels,
         .threads = m->backend->threads,
         .vocab_size = m->checkpoint.config.text.vocab_size,

@@ -12,7 +12,7 @@ struct ward_model {
     struct backend *backend;
     struct placement *placement;   /* of the weights in the backend's memory; NULL: used where they lie in the files */
     const struct weights *weights; /* the checkpoint's, or those placed: their matrices are for the backend alone */
-    struct ward_error not_used;    /* why a card that is there is not, or code 0 */
+    char device_note[sizeof(((struct ward_error *)0)->text) + 64]; /* what is to be told of the device, or empty */
     struct readahead *readahead; /* of the weights, while it goes on */
     struct image_cache *images; /* shared by the sessions; NULL: a text-only checkpoint */
 };

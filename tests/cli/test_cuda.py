@@ -43,7 +43,7 @@ def own_card():
     return name, "sm_" + capability.replace(".", ""), driver
 
 
-CARD = own_card() if REAL else ("Emulated Card", "sm_90", "570.00.01")
+CARD = own_card() if REAL else ("Emulated Card", "sm_100", "570.00.01")
 
 
 def is_state(state):
@@ -83,8 +83,8 @@ def a_card_gives_the_answer_of_the_processor():
 def a_card_without_early_launches_gives_the_same():
     has_kernels()
     arguments = ("-m", TEXT, "--device", "cuda", "-n", "8", "--ignore-eos", "Hi")
-    older, newer = (answer(*arguments, env=emulated(kind=kind)) for kind in ("86", "90"))
-    equal((older["kernels"], newer["kernels"]), ("sm_86", "sm_90"), "the kernels")
+    older, newer = (answer(*arguments, env=emulated(kind=kind)) for kind in ("86", "100"))
+    equal((older["kernels"], newer["kernels"]), ("sm_86", "sm_100"), "the kernels")
     equal(older["text"], newer["text"], "the answer")
 
 
@@ -179,6 +179,18 @@ def a_card_that_computes_wrongly_is_not_used():
     done = run("run", "-m", PHANTOM, "-n", "1", "Hi", env=emulated(fail="skip:matrix_bf16"))
     equal(done.returncode, 0, f"exit status ({done.stderr})")
     assert b"the processor computes: Emulated Card computes wrongly" in done.stderr, done.stderr
+
+
+@test
+def older_kernels_compute_where_newer_ones_fail():
+    has_kernels()
+    hopper = answer("-m", PHANTOM, "-n", "1", "Hi", "--device", "cuda", env=emulated(kind="90"))
+    equal(hopper["kernels"], "sm_90a", "the kernels")
+    done = run("run", "-m", PHANTOM, "--device", "cuda", "-n", "1", "Hi", env=emulated(kind="90", fail="skip:wgmma_bf16"))
+    equal(done.returncode, 0, f"exit status ({done.stderr})")
+    assert b"older kernels compute: Emulated Card computes wrongly" in done.stderr, done.stderr
+    refused("run", "-m", PHANTOM, "--device", "cuda", "-n", "1", "Hi", env=emulated(kind="90", fail="skip:matrix_small"),
+            words="a product with weights of")
 
 
 @test

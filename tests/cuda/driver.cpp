@@ -9,9 +9,10 @@
  *                                 modelled: it would lack the symbol), none (no card), capability (an older card), image
  *                                 (no kernels for it), launch:N (the N-th launch), skip:NAME (kernels that begin so do
  *                                 nothing)
- *   WARD_EMULATED_KIND=90         its compute capability
+ *   WARD_EMULATED_KIND=100        its compute capability; 90 has Hopper's kernels as well
  *   WARD_EMULATED_ORDER=reverse|SEED   of threads and blocks
  *   WARD_EMULATED_INTEGRATED=1    its memory is the system's, and full of what files left there
+ *   WARD_EMULATED_COPIES=early    what is asynchronous in shared memory happens at its other end (machine.cpp)
  */
 #include "kernel_table.h"
 #include "start.h"
@@ -46,7 +47,7 @@ enum {
     CAPTURE_INVALIDATED = 901,
     UNKNOWN = 999
 };
-enum { PAGE = 4096, ALIGN = 256, SHARED = 49152, SHARED_OPTIN = 101376, MOST_THREADS = 1024, MOST_YZ = 65535 };
+enum { PAGE = 4096, ALIGN = 256, SHARED = 49152, MOST_THREADS = 1024, MOST_YZ = 65535 };
 
 struct graph {
     std::vector<work> steps;
@@ -69,6 +70,23 @@ bool fails(const char *what)
 {
     const char *wanted = getenv("WARD_EMULATED_FAIL");
     return wanted && strcmp(wanted, what) == 0;
+}
+
+int capability()
+{
+    const char *kind = getenv("WARD_EMULATED_KIND");
+    return fails("capability") ? 66 : kind ? atoi(kind) : 100;
+}
+
+bool is_hopper()
+{
+    return capability() == 90;
+}
+
+/* Bytes of shared memory that a block can have. */
+int shared_bytes()
+{
+    return is_hopper() ? 227 << 10 : 99 << 10;
 }
 
 size_t card_memory()
@@ -102,12 +120,6 @@ bool contains(const std::map<char *, size_t> &pieces, const void *from, size_t b
 bool on_card(unsigned long long at, size_t bytes)
 {
     return contains(blocks, (const void *)at, bytes);
-}
-
-int capability()
-{
-    const char *kind = getenv("WARD_EMULATED_KIND");
-    return fails("capability") ? 66 : kind ? atoi(kind) : 90;
 }
 
 int drain()
@@ -224,7 +236,7 @@ CALL cuDeviceGetAttribute(int *value, int attribute, int)
              : attribute == 38 ? 1 << 20
              : attribute == 75 ? capability() / 10
              : attribute == 76 ? capability() % 10
-             : attribute == 97 ? SHARED_OPTIN
+             : attribute == 97 ? shared_bytes()
              : attribute == 18 ? getenv("WARD_EMULATED_INTEGRATED") != nullptr
                                : 0;
     return 0;
@@ -380,20 +392,20 @@ CALL cuModuleLoadDataEx(void **out, const void *image, unsigned, int *, void **)
 
 CALL cuModuleGetFunction(void **out, void *, const char *name)
 {
-    *out = (void *)emulated_find(name);
+    *out = strncmp(name, "wgmma", 5) == 0 && !is_hopper() ? nullptr : (void *)emulated_find(name);
     return *out ? 0 : NOT_FOUND;
 }
 
 CALL cuFuncSetAttribute(void *function, int attribute, int value)
 {
-    if (attribute != 8 || value < 0 || value > SHARED_OPTIN)
+    if (attribute != 8 || value < 0 || value > shared_bytes())
         return INVALID;
     shared_allowed[(const emulated_kernel *)function] = (unsigned)value;
     return ready();
 }
 
 CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned,
-                    unsigned shared_bytes, void *, void **arguments, void **)
+                    unsigned shared, void *, void **arguments, void **)
 {
     enum { WATCHED = 3 }; /* launches of each kernel */
     static std::map<const emulated_kernel *, int> launches;
@@ -402,11 +414,11 @@ CALL cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned
         return error;
     const auto allowed = shared_allowed.find(kernel);
     if (!x || x > INT_MAX || !y || !z || y > MOST_YZ || z > MOST_YZ || !threads || threads > MOST_THREADS ||
-        shared_bytes > (allowed == shared_allowed.end() ? (unsigned)SHARED : allowed->second))
+        shared > (allowed == shared_allowed.end() ? (unsigned)SHARED : allowed->second))
         return INVALID;
     const emulated_launch launch = {{x, y, z},
                                     threads,
-                                    shared_bytes,
+                                    shared,
                                     kernel->bind(arguments),
                                     launches[kernel]++ < WATCHED ? hide_memory : nullptr,
                                     has_memory};

@@ -45,6 +45,15 @@ void emulated_copy(void *to, const void *from);
 void emulated_copy_group();
 void emulated_copy_wait(size_t groups_left);
 
+/* Hopper's asynchronous products: see wgmma.cuh. sums [pairs][4]. */
+void emulated_publish();
+void emulated_wgmma_begin();
+void emulated_wgmma(float *sums, int pairs, uint64_t a, uint64_t b);
+void emulated_wgmma_group();
+void emulated_wgmma_wait(size_t groups_left);
+/* A place in the memory of the block, as the card numbers it. */
+uint32_t shared_address(const void *p);
+
 #define BLOCK_MEMORY(type, name) type *const name = (type *)emulated_block_memory()
 
 static inline void wait_for_previous()
@@ -334,6 +343,35 @@ static inline void multiply_bf16(float c[4], const uint32_t a[4], uint32_t b0, u
 static inline void multiply_half(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
     emulated_multiply<f16_to_float>(c, a, b0, b1);
+}
+
+static inline void publish_shared()
+{
+    emulated_publish();
+}
+
+static inline void wgmma_begin()
+{
+    emulated_wgmma_begin();
+}
+
+static inline void wgmma_group()
+{
+    emulated_wgmma_group();
+}
+
+template <int left> static inline void wgmma_wait()
+{
+    emulated_wgmma_wait(left);
+}
+
+template <int N> static inline void keep_sums(float (&)[2][N][4])
+{
+}
+
+template <int N> static inline void wgmma_multiply(float (&sums)[N][4], uint64_t a, uint64_t b)
+{
+    emulated_wgmma(sums[0], N, a, b);
 }
 #endif
 

@@ -24,8 +24,7 @@ template <class... A> static std::function<void()> bind_kernel(void (*kernel)(A.
 
 static const emulated_kernel table[] = {
 #define KERNEL_ENTRY(name) {#name, [](void **arguments) { return bind_kernel(name, arguments); }},
-    CARD_KERNELS(KERNEL_ENTRY)
-};
+    CARD_KERNELS(KERNEL_ENTRY) CARD_WGMMA_KERNELS(KERNEL_ENTRY)};
 
 const emulated_kernel *emulated_find(const char *name)
 {

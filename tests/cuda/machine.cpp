@@ -18,7 +18,9 @@ emulated_index threadIdx, blockIdx, blockDim, gridDim;
 namespace
 {
 
-enum { MAX_THREADS = 1024, STACK = 256 << 10, MAX_SHARED = 99 << 10 };
+enum { MAX_THREADS = 1024, STACK = 256 << 10, MAX_SHARED = 227 << 10 };
+/* Where the memory of a block begins that its launch asked for: aligned to 256 bytes, and not to more. */
+enum { SHARED_BEGIN = 5 * 256 };
 enum state { RUNNING, AT_WARP, AT_BLOCK, AT_GRID, DONE };
 
 /* A thread of a block, and the scheduler. Each has a stack of its own; one lets another go on where that one stopped.
@@ -69,6 +71,15 @@ struct copy {
     const void *from;
 };
 
+/* A product of a warpgroup, as far as it is this lane's; of what was computed at once `sums` wait to be added. */
+enum { MAX_PAIRS = 32, GROUP_THREADS = 128 };
+struct product {
+    float *to;
+    int pairs;
+    uint64_t a, b;
+    float sums[4 * MAX_PAIRS];
+};
+
 struct fiber {
     context at;
     state now;
@@ -76,6 +87,11 @@ struct fiber {
     unsigned parity;            /* of its next exchange */
     std::vector<copy> copies;   /* under way, oldest first */
     std::vector<size_t> groups; /* how many of them each group has; the last is not closed */
+    bool unpublished;           /* copies have arrived that the tensor cores have not been told of */
+    bool begun;                 /* its sums have been handed to products */
+    size_t asked;               /* products so far */
+    std::vector<product> products;
+    std::vector<size_t> product_groups;
 };
 
 fiber fibers[MAX_THREADS];
@@ -89,6 +105,28 @@ struct result {
     alignas(16) char at[EMULATED_RESULT];
     bool made;
 } results[MAX_THREADS / 32][2];
+
+/* What all warps of a warpgroup asked for, in order: they have to ask for the same. */
+std::vector<std::pair<uint64_t, uint64_t>> asked[MAX_THREADS / GROUP_THREADS];
+bool block_unpublished; /* a thread came to a wait for the block so */
+const char *broken;     /* what the kernel may not do and has done */
+
+/* An asynchronous copy arrives when it is waited for, and a product reads when it is asked for: what comes too early
+ * there lacks a wait before it. With `early` the copy arrives at once, and a product reads when it is waited for: what
+ * comes too early then is the copy. */
+bool early()
+{
+    static const char *const wanted = getenv("WARD_EMULATED_COPIES");
+    return wanted && strcmp(wanted, "early") == 0;
+}
+
+void arrive(const copy &c)
+{
+    if (c.from)
+        memcpy(c.to, c.from, 16);
+    else
+        memset(c.to, 0, 16);
+}
 
 void leave(state why)
 {
@@ -197,6 +235,10 @@ bool begin_block(unsigned threads, void (*hide)(bool))
         fibers[i].parity = 0;
         fibers[i].copies.clear();
         fibers[i].groups.assign(1, 0);
+        fibers[i].unpublished = fibers[i].begun = false;
+        fibers[i].asked = 0;
+        fibers[i].products.clear();
+        fibers[i].product_groups.assign(1, 0);
         enter(i);
         all_wait &= fibers[i].now == AT_GRID;
         fibers[i].now = RUNNING;
@@ -210,6 +252,10 @@ bool begin_block(unsigned threads, void (*hide)(bool))
 
 bool run_block(unsigned threads, void (*hide)(bool))
 {
+    for (auto &group : asked)
+        group.clear();
+    block_unpublished = false;
+    broken = nullptr;
     if (!begin_block(threads, hide))
         return false;
     for (;;) {
@@ -218,6 +264,8 @@ bool run_block(unsigned threads, void (*hide)(bool))
             const unsigned first = 32 * warp, lanes = std::min(32u, threads - first);
             if (fibers[first].now != DONE && !run_warp(first, lanes))
                 return false;
+            if (broken)
+                return fault(broken);
             waiting += fibers[first].now == AT_BLOCK;
         }
         if (!waiting)
@@ -245,6 +293,7 @@ void emulated_prefetch(const void *at)
 
 void emulated_wait_block()
 {
+    block_unpublished |= fibers[current].unpublished;
     leave(AT_BLOCK);
 }
 
@@ -278,6 +327,8 @@ void *emulated_result(bool *first)
 
 void emulated_copy(void *to, const void *from)
 {
+    if (early())
+        arrive({to, from});
     fibers[current].copies.push_back({to, from});
     fibers[current].groups.back()++;
 }
@@ -287,20 +338,122 @@ void emulated_copy_group()
     fibers[current].groups.push_back(0);
 }
 
+/* The oldest of `groups` until `left` remain; returns how many things these had. */
+static size_t finish_groups(std::vector<size_t> &groups, size_t left)
+{
+    size_t done = 0;
+    while (groups.size() > left + 1) {
+        done += groups.front();
+        groups.erase(groups.begin());
+    }
+    return done;
+}
+
 void emulated_copy_wait(size_t left)
 {
     fiber &f = fibers[current];
-    size_t done = 0;
-    while (f.groups.size() > left + 1) {
-        done += f.groups.front();
-        f.groups.erase(f.groups.begin());
-    }
-    for (size_t i = 0; i < done; i++)
-        if (f.copies[i].from)
-            memcpy(f.copies[i].to, f.copies[i].from, 16);
-        else
-            memset(f.copies[i].to, 0, 16);
+    const size_t done = finish_groups(f.groups, left);
+    for (size_t i = 0; i < done && !early(); i++)
+        arrive(f.copies[i]);
     f.copies.erase(f.copies.begin(), f.copies.begin() + (ptrdiff_t)done);
+    f.unpublished |= done > 0;
+}
+
+/* ---- Hopper's products ------------------------------------------------------------------------------------------- */
+
+uint32_t shared_address(const void *p)
+{
+    return (uint32_t)((const char *)p - block_memory) + SHARED_BEGIN;
+}
+
+/* 16 values of a row of a descriptor's matrix (PTX ISA, "Matrix Descriptor Format", "Shared Memory Matrix Layout" with
+ * the 128-byte swizzle, K-major): rows of 128 bytes, eight of them to the next eight as the descriptor says, and bits
+ * 4-6 of an address exchanged by its bits 7-9. */
+const uint64_t OTHER_BITS = 0x3fffc000c000c000; /* unused, and the base offset */
+static void read_row(float out[16], uint64_t descriptor, int row)
+{
+    const uint32_t begin = (uint32_t)(descriptor & 0x3fff) << 4, eight = (uint32_t)(descriptor >> 32 & 0x3fff) << 4;
+    if (descriptor >> 62 != 1 || descriptor & OTHER_BITS)
+        broken = "a descriptor of another layout";
+    for (int piece = 0; piece < 2; piece++) {
+        const uint32_t plain = begin + (uint32_t)row / 8 * eight + (uint32_t)row % 8 * 128 + (uint32_t)piece * 16;
+        const uint32_t at = plain ^ (plain >> 7 & 7) << 4;
+        if (at < SHARED_BEGIN || at + 16 > SHARED_BEGIN + MAX_SHARED) {
+            broken = "a descriptor of no shared memory";
+            return;
+        }
+        uint16_t values[8];
+        memcpy(values, block_memory + (at - SHARED_BEGIN), sizeof values);
+        for (int i = 0; i < 8; i++)
+            out[8 * piece + i] = bf16_to_float(values[i]);
+    }
+}
+
+/* This lane's part of D: of rows g and g + 8 of its warp's 16 the columns 2t and 2t + 1 of every eight. */
+static void compute(product &p)
+{
+    const int warp = (int)(current / 32 % 4), g = (int)(current % 32 / 4), t = (int)(current % 4);
+    float rows[2][16], column[16];
+    for (int half = 0; half < 2; half++)
+        read_row(rows[half], p.a, 16 * warp + g + 8 * half);
+    for (int n = 0; n < p.pairs; n++)
+        for (int i = 0; i < 2; i++) {
+            read_row(column, p.b, 8 * n + 2 * t + i);
+            for (int half = 0; half < 2; half++) {
+                float sum = 0;
+                for (int k = 0; k < 16; k++)
+                    sum += rows[half][k] * column[k];
+                p.sums[4 * n + 2 * half + i] = sum;
+            }
+        }
+}
+
+void emulated_publish()
+{
+    fibers[current].unpublished = false;
+}
+
+void emulated_wgmma_begin()
+{
+    fibers[current].begun = true;
+}
+
+void emulated_wgmma(float *sums, int pairs, uint64_t a, uint64_t b)
+{
+    fiber &f = fibers[current];
+    auto &others = asked[current / GROUP_THREADS];
+    if (f.asked == others.size())
+        others.push_back({a, b});
+    if (others[f.asked++] != std::make_pair(a, b))
+        broken = "threads of a warpgroup ask for different products";
+    if (!f.begun)
+        broken = "a product without wgmma.fence before it";
+    if (block_unpublished)
+        broken = "a product of copies without fence.proxy.async before the block waited";
+    f.products.push_back({sums, pairs, a, b, {}});
+    f.product_groups.back()++;
+    if (!early())
+        compute(f.products.back());
+}
+
+void emulated_wgmma_group()
+{
+    fibers[current].product_groups.push_back(0);
+}
+
+void emulated_wgmma_wait(size_t left)
+{
+    fiber &f = fibers[current];
+    const size_t done = finish_groups(f.product_groups, left);
+    for (size_t i = 0; i < done; i++) {
+        product &p = f.products[i];
+        if (early())
+            compute(p);
+        for (int j = 0; j < 4 * p.pairs; j++)
+            p.to[j] += p.sums[j];
+    }
+    f.products.erase(f.products.begin(), f.products.begin() + (ptrdiff_t)done);
+    f.begun = false;
 }
 
 bool emulated_run(const emulated_launch &launch)

@@ -6,3 +6,6 @@
 #include "cuda/kernels/rows.cuh"
 #include "cuda/kernels/sample.cuh"
 #include "cuda/kernels/vector.cuh"
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(WARD_EMULATED)
+#include "cuda/kernels/wgmma.cuh"
+#endif

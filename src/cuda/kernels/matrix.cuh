@@ -47,8 +47,8 @@ __device__ inline int weight_row(const card_map &map, int output)
  * weights that are finer than bf16. */
 struct matrix_steps {
     int each, x_parts, total;
-    __device__ matrix_steps(const card_matrix &w, int x_parts_, int w_parts)
-        : each(w.units * UNIT / MATRIX_DEPTH), x_parts(x_parts_), total(each * (x_parts_ + w_parts - 1))
+    __device__ matrix_steps(const card_matrix &w, int depth, int x_parts_, int w_parts)
+        : each(w.units * UNIT / depth), x_parts(x_parts_), total(each * (x_parts_ + w_parts - 1))
     {
     }
     __device__ int of_x(int i) const /* in a row of x [parts][16 units] */
@@ -65,11 +65,12 @@ struct matrix_steps {
     }
 };
 
-/* Rows in shared memory are MATRIX_DEPTH values, four pieces of 16 bytes, of which two rows meet all banks. A piece
- * lies where its number and its pair of rows say, so that eight rows' pieces of one number meet all banks, too. */
-__device__ inline int piece_at(int row, int piece)
+/* Rows in shared memory are DEPTH values, 32 or 64: four or eight pieces of 16 bytes, of which eight meet all banks. A
+ * piece lies where its number and its row say, so that eight rows' pieces of one number meet all banks, too. With 64
+ * values that is NVIDIA's 128-byte swizzle. */
+template <int DEPTH> __device__ inline int piece_at(int row, int piece)
 {
-    return row * MATRIX_DEPTH + ((piece ^ row / 2 % 4) * 8);
+    return row * DEPTH + ((piece ^ (DEPTH == 64 ? row % 8 : row / 2 % 4)) * 8);
 }
 
 /* The map of a launch that has this tile among those of a row of tiles. */
@@ -106,45 +107,55 @@ __device__ inline void unit_pairs(uint32_t pairs[UNIT / 2], const Format &f, int
             pairs[i] = rest_of(pairs[i], v[2 * i], v[2 * i + 1]);
 }
 
-/* The units of a step that a thread brings to shared memory through its registers. */
-template <class Format, int OUTPUTS> struct weight_units {
-    enum { direct = 0, UNITS = OUTPUTS * (MATRIX_DEPTH / UNIT) / MATRIX_THREADS };
+/* The units of a step that a thread brings to shared memory through its registers: every THREADS-th of them, row by
+ * row. Rows that are not there are zeros. */
+template <class Format, int OUTPUTS, int DEPTH, int THREADS> struct weight_units {
+    enum { direct = 0, EACH = DEPTH / UNIT, ALL = OUTPUTS * EACH, UNITS = (ALL + THREADS - 1) / THREADS };
     Format f[UNITS];
 
     static __device__ int row(int u)
     {
-        return ((int)threadIdx.x * UNITS + u) / (MATRIX_DEPTH / UNIT);
+        return ((int)threadIdx.x + u * THREADS) / EACH;
     }
-    static __device__ int unit(int u)
+    static __device__ int unit()
     {
-        return ((int)threadIdx.x * UNITS + u) % (MATRIX_DEPTH / UNIT);
+        return (int)threadIdx.x % EACH;
+    }
+    static __device__ bool is_there(int u)
+    {
+        return ALL % THREADS == 0 || u + 1 < UNITS || row(u) < OUTPUTS;
     }
     __device__ void load(const card_map &map, int first, int step)
     {
 #pragma unroll
         for (int u = 0; u < UNITS; u++) {
             const int at = weight_row(map, first + row(u));
-            f[u].load(map.w, at < map.w.rows ? at : 0, step * (MATRIX_DEPTH / UNIT) + unit(u));
+            if (is_there(u))
+                f[u].load(map.w, at < map.w.rows ? at : 0, step * EACH + unit());
         }
     }
     __device__ void put(uint16_t *to, const card_map &map, int first, int step, bool rest) const
     {
 #pragma unroll
         for (int u = 0; u < UNITS; u++) {
+            if (!is_there(u))
+                continue;
             const bool valid = weight_row(map, first + row(u)) < map.w.rows;
             uint32_t pairs[UNIT / 2];
-            unit_pairs(pairs, f[u], step * (MATRIX_DEPTH / UNIT) + unit(u), rest);
+            unit_pairs(pairs, f[u], step * EACH + unit(), rest);
 #pragma unroll
             for (int i = 0; i < UNIT / 2; i++)
                 pairs[i] = valid ? pairs[i] : 0;
-            *(uint4 *)(to + piece_at(row(u), 2 * unit(u))) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-            *(uint4 *)(to + piece_at(row(u), 2 * unit(u) + 1)) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+            uint4 *const left = (uint4 *)(to + piece_at<DEPTH>(row(u), 2 * unit()));
+            uint4 *const right = (uint4 *)(to + piece_at<DEPTH>(row(u), 2 * unit() + 1));
+            *left = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+            *right = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
         }
     }
 };
 
 /* bf16 needs no hands. */
-template <int OUTPUTS> struct weight_units<format_bf16, OUTPUTS> {
+template <int OUTPUTS, int DEPTH, int THREADS> struct weight_units<format_bf16, OUTPUTS, DEPTH, THREADS> {
     enum { direct = 1 };
     __device__ void load(const card_map &, int, int)
     {
@@ -154,9 +165,9 @@ template <int OUTPUTS> struct weight_units<format_bf16, OUTPUTS> {
     }
 };
 
-/* ROWS rows of bf16 to shared memory, step after step: a thread copies every fourth piece of a row of every 32. */
-template <int ROWS> struct row_copies {
-    enum { PIECES = MATRIX_DEPTH / 8, EACH = ROWS * PIECES / MATRIX_THREADS, APART = MATRIX_THREADS / PIECES };
+/* ROWS rows of bf16 to shared memory, step after step: a thread copies one piece of every APART-th row. */
+template <int ROWS, int DEPTH, int THREADS> struct row_copies {
+    enum { PIECES = DEPTH / 8, APART = THREADS / PIECES, EACH = (ROWS + APART - 1) / APART };
     const uint4 *from;
     uint32_t offsets[EACH], valid;
     int to;
@@ -167,7 +178,7 @@ template <int ROWS> struct row_copies {
     }
     __device__ row_copies(const void *from_) : from((const uint4 *)from_), valid(0)
     {
-        to = piece_at(row(0), (int)threadIdx.x % PIECES);
+        to = piece_at<DEPTH>(row(0), (int)threadIdx.x % PIECES);
     }
     /* Row i of this thread's is row `at` there, of `pieces` pieces; exists false: zeros. */
     __device__ void set(int i, int at, int pieces, bool exists)
@@ -179,17 +190,79 @@ template <int ROWS> struct row_copies {
     {
 #pragma unroll
         for (int i = 0; i < EACH; i++)
-            copy_async(stage + to + i * APART * MATRIX_DEPTH, from + (offsets[i] + (uint32_t)(step * PIECES)),
-                       valid >> i & 1);
+            if (ROWS % APART == 0 || i + 1 < EACH || row(i) < ROWS)
+                copy_async(stage + to + i * APART * DEPTH, from + (offsets[i] + (uint32_t)(step * PIECES)),
+                           valid >> i & 1);
     }
 };
+
+/* A tile's rows of the weights. */
+template <class W> __device__ inline void set_weights(W &w, const card_map &map, int first_output)
+{
+    for (int i = 0; i < W::EACH; i++) {
+        const int row = weight_row(map, first_output + w.row(i));
+        w.set(i, row, map.w.units * (UNIT / 8), row < map.w.rows);
+    }
+}
+
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
+
+/* A warp's sums, 16 M rows of 8 N outputs as multiply_bf16 leaves them, become what they are for; or, of a share of the
+ * depth, a part of it: column: that of the first output among those of all maps. They go by way of the warp's share of
+ * the block's memory, PUT_ROWS rows at a time, so that neighbouring lanes put what lies side by side, and the code for
+ * it is there once. */
+enum { PUT_ROWS = 32 };
+constexpr int put_bytes(int warps, int outputs) /* what that takes */
+{
+    return warps * PUT_ROWS * (outputs + 8) * (int)sizeof(float);
+}
+
+template <int M, int N>
+__device__ inline void put(const card_map &map, const float (&sums)[M][N][4], int row, int output, int rows,
+                           const card_parts &parts, int column)
+{
+    BLOCK_MEMORY(float, passing);
+    enum { WIDE = 8 * N, PITCH = WIDE + 8, ACROSS = WIDE / 4, RUN = 4, APART = PUT_ROWS / RUN };
+    static_assert(ACROSS * APART % 32 == 0, "every lane has as many");
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    float *const mine = passing + warp * PUT_ROWS * PITCH;
+    __syncthreads(); /* nobody multiplies any more */
+#pragma unroll
+    for (int turn = 0; turn < 16 * M / PUT_ROWS; turn++) {
+#pragma unroll
+        for (int m = 0; m < PUT_ROWS / 16; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int n = 0; n < N; n++)
+                    *(float2 *)(mine + (16 * m + 8 * half + lane / 4) * PITCH + 8 * n + lane % 4 * 2) = make_float2(
+                        sums[PUT_ROWS / 16 * turn + m][n][2 * half], sums[PUT_ROWS / 16 * turn + m][n][2 * half + 1]);
+        __syncwarp();
+#pragma unroll 1
+        for (int i = lane; i < ACROSS * APART; i += 32) {
+            const int at = i / ACROSS, to = i % ACROSS * 4;
+            float4 v[RUN];
+#pragma unroll
+            for (int r = 0; r < RUN; r++)
+                v[r] = *(const float4 *)(mine + (at + r * APART) * PITCH + to);
+            if (gridDim.z == 1)
+                put_rows(map, row + PUT_ROWS * turn + at, APART, rows, output + to, v);
+            else
+#pragma unroll
+                for (int r = 0; r < RUN; r++)
+                    put_sums(parts, row + PUT_ROWS * turn + at + r * APART, rows, column + to, v[r]);
+        }
+        __syncwarp();
+    }
+}
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
 /* A tile of ROWS rows of x and OUTPUTS outputs by four warps, a quarter each. */
 template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
     enum { M = ROWS / 2 / 16, N = OUTPUTS / 2 / 8, STAGE = (ROWS + OUTPUTS) * MATRIX_DEPTH };
-    typedef weight_units<Format, OUTPUTS> units;
+    typedef weight_units<Format, OUTPUTS, MATRIX_DEPTH, MATRIX_THREADS> units;
+    static_assert(put_bytes(4, OUTPUTS / 2) <= MATRIX_STAGES * STAGE * (int)sizeof(uint16_t), "fits the stages");
 
     /* What a warp multiplies in a step of 16 values. */
     struct fragments {
@@ -202,11 +275,11 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
             const uint16_t *const w = stage + (ROWS + warp % 2 * (OUTPUTS / 2)) * MATRIX_DEPTH;
 #pragma unroll
             for (int m = 0; m < M; m++) /* quarters of 16 x 16: rows 0-7, rows 8-15, then the right half of both */
-                load_matrices(a[m], x + 16 * m * MATRIX_DEPTH + piece_at(lane % 16, k / 8 + lane / 16));
+                load_matrices(a[m], x + 16 * m * MATRIX_DEPTH + piece_at<MATRIX_DEPTH>(lane % 16, k / 8 + lane / 16));
 #pragma unroll
             for (int n = 0; n < N / 2; n++) /* outputs 0-7 left and right, outputs 8-15 left and right */
-                load_matrices(b[n],
-                              w + 16 * n * MATRIX_DEPTH + piece_at(lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
+                load_matrices(b[n], w + 16 * n * MATRIX_DEPTH +
+                                        piece_at<MATRIX_DEPTH>(lane % 8 + lane / 16 * 8, k / 8 + lane / 8 % 2));
         }
     };
 
@@ -219,49 +292,6 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
                 multiply_bf16(sums[m][n], f.a[m], f.b[n / 2][n % 2 * 2], f.b[n / 2][n % 2 * 2 + 1]);
     }
 
-    /* What the sums are for; or, of a share of the depth, a part of it: column: that of the tile among all. */
-    /* A warp's quarter by way of its share of the block's memory, so that neighbouring lanes put what lies side by side,
-     * and the code for it is there once. */
-    static __device__ void put(const card_map &map, const float (&sums)[M][N][4], int first_row, int first_output,
-                               int rows, const card_parts &parts, int column)
-    {
-        BLOCK_MEMORY(float, quarters);
-        enum { TURN = 32, WIDE = OUTPUTS / 2, PITCH = WIDE + 8, ACROSS = WIDE / 4, APART = 32 / ACROSS, RUN = 4 };
-        static_assert(4 * TURN * PITCH * sizeof(float) <= MATRIX_STAGES * STAGE * sizeof(uint16_t), "fits the stages");
-        const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-        float *const mine = quarters + warp * TURN * PITCH;
-        const int within = warp % 2 * WIDE + lane % ACROSS * 4;
-        first_row += warp / 2 * (ROWS / 2);
-        __syncthreads(); /* nobody multiplies any more */
-#pragma unroll
-        for (int turn = 0; turn < ROWS / 2 / TURN; turn++, first_row += TURN) {
-#pragma unroll
-            for (int m = 0; m < TURN / 16; m++)
-#pragma unroll
-                for (int half = 0; half < 2; half++)
-#pragma unroll
-                    for (int n = 0; n < N; n++)
-                        *(float2 *)(mine + (16 * m + 8 * half + lane / 4) * PITCH + 8 * n + lane % 4 * 2) =
-                            make_float2(sums[TURN / 16 * turn + m][n][2 * half],
-                                        sums[TURN / 16 * turn + m][n][2 * half + 1]);
-            __syncwarp();
-#pragma unroll 1
-            for (int at = lane / ACROSS; at < TURN; at += RUN * APART) {
-                float4 v[RUN];
-#pragma unroll
-                for (int r = 0; r < RUN; r++)
-                    v[r] = *(const float4 *)(mine + (at + r * APART) * PITCH + lane % ACROSS * 4);
-                if (gridDim.z == 1)
-                    put_rows(map, first_row + at, APART, rows, first_output + within, v);
-                else
-#pragma unroll
-                    for (int r = 0; r < RUN; r++)
-                        put_sums(parts, first_row + at + r * APART, rows, column + within, v[r]);
-            }
-            __syncwarp();
-        }
-    }
-
     static __device__ void compute(const card_maps &maps, const uint16_t *x, int rows, int x_parts, int w_parts,
                                    const card_parts &parts)
     {
@@ -271,21 +301,17 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
         const card_map &map = maps.map[map_of(maps, tile)];
         const int first_output = (tile - map.first_block) * OUTPUTS;
         first_row *= ROWS;
-        const matrix_steps steps(map.w, x_parts, w_parts);
+        const matrix_steps steps(map.w, MATRIX_DEPTH, x_parts, w_parts);
         const int share = (steps.total + (int)gridDim.z - 1) / (int)gridDim.z, begin = (int)blockIdx.z * share;
         const int end = begin + share < steps.total ? begin + share : steps.total;
 
-        row_copies<ROWS> x_copies(x);
-        row_copies<OUTPUTS> w_copies(map.w.low);
-        const int pieces = map.w.units * (UNIT / 8);
-        for (int i = 0; i < row_copies<ROWS>::EACH; i++) { /* rows that are not there are not put: any will do */
+        row_copies<ROWS, MATRIX_DEPTH, MATRIX_THREADS> x_copies(x);
+        row_copies<OUTPUTS, MATRIX_DEPTH, MATRIX_THREADS> w_copies(map.w.low);
+        for (int i = 0; i < x_copies.EACH; i++) { /* rows that are not there are not put: any will do */
             const int row = first_row + x_copies.row(i);
-            x_copies.set(i, row < rows ? row : rows - 1, x_parts * pieces, true);
+            x_copies.set(i, row < rows ? row : rows - 1, x_parts * map.w.units * (UNIT / 8), true);
         }
-        for (int i = 0; i < row_copies<OUTPUTS>::EACH; i++) {
-            const int row = weight_row(map, first_output + w_copies.row(i));
-            w_copies.set(i, row, pieces, row < map.w.rows);
-        }
+        set_weights(w_copies, map, first_output);
 
         units weights;
         const auto stage = [&](int i) { return tiles + (i - begin) % MATRIX_STAGES * STAGE; };
@@ -323,7 +349,8 @@ template <class Format, int ROWS, int OUTPUTS> struct matrix_tile {
             even.load(stage(i + 1), 0);
             multiply(sums, odd);
         }
-        put(map, sums, first_row, first_output, rows, parts, tile * OUTPUTS);
+        const int warp = (int)threadIdx.x / 32, within = warp % 2 * (OUTPUTS / 2);
+        put(map, sums, first_row + warp / 2 * (ROWS / 2), first_output + within, rows, parts, tile * OUTPUTS + within);
     }
 };
 

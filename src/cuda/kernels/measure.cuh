@@ -105,8 +105,7 @@ __device__ inline void measure_group_multiply(float (&c)[128], uint64_t a, uint6
 #endif
 
 /* The same by wgmma, which reads both factors from shared memory, each warpgroup MEASURE_GROUP_PRODUCTS of 64 x 256 x
- * 16 a turn into one sum, as ward's products of many rows. Zeros where the card or the build has no such instruction.
- */
+ * 16 a turn into one sum, as ward's products of many rows. Zeros where the card has no such instruction. */
 extern "C" __global__ void __launch_bounds__(MEASURE_THREADS) measure_group(float *out, int turns)
 {
     wait_for_previous();
