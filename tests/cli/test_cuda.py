@@ -134,7 +134,7 @@ def auto_takes_a_card_and_a_mask_takes_the_processor():
 def auto_says_why_it_does_not_take_a_card():
     has_kernels()
     for failing, words in (({"fail": "capability"}, "compute capability 6.6; ward needs 7.5"),
-                           ({"fail": "none"}, "finds no card"), ({"memory": "9"}, "of its 9 MB 1 are free"),
+                           ({"fail": "none"}, "finds no card"), ({"memory": "9"}, "of its 9 MB 5 are free"),
                            ({"fail": "init"}, "does not start"), ({"fail": "image"}, "does not take ward's kernels")):
         done = run("run", "-m", PHANTOM, "-n", "1", "Hi", env=emulated(**failing))
         equal(done.returncode, 0, f"exit status with {failing} ({done.stderr})")
@@ -145,7 +145,7 @@ def auto_says_why_it_does_not_take_a_card():
 def a_card_that_was_asked_for_and_fails_is_an_error():
     has_kernels()
     for failing, words in (({"fail": "capability"}, "compute capability"), ({"fail": "none"}, "finds no card"),
-                           ({"memory": "4"}, "to begin with"), ({"memory": "9"}, "takes"), ({"fail": "init"}, "does not start"),
+                           ({"memory": "3"}, "to begin with"), ({"memory": "9"}, "takes"), ({"fail": "init"}, "does not start"),
                            ({"fail": "image"}, "does not take ward's kernels")):
         refused("run", "-m", TEXT, "--device", "cuda", "-n", "1", "Hi", env=emulated(**failing), words=words)
     refused("run", "-m", TEXT, "--device", "cuda:3", "-n", "1", "Hi", env=emulated(), words="there is no card 3")
