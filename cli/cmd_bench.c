@@ -323,7 +323,8 @@ static void prepare_image(struct sweep *sweep)
         print_warning("%s", warning);
 }
 
-/* The number of the card that a device names; -1: none, or none is here. A mask of instructions asks for the processor. */
+/* The number of the card that a device names; -1: none, or none is here. A mask of instructions asks for the
+ * processor. */
 static int card_of(const struct bench_command *b, const char *name)
 {
     bool driver = false;
