@@ -124,6 +124,7 @@ CUDA       ?= $(if $(NVCC),1,0)
 # sm_75 to sm_120, as far as the toolkit knows them.
 CUDA_KINDS  = $(filter 75 80 86 87 89 90 100 120,$(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code)))
 CUDA_BUILD ?= build/cuda
+EMULATED_DRIVER := $(CUDA_BUILD)/emulated-$(MACHINE)/libcuda.so.1
 NVCC_FLAGS := -std=c++17 -O3 -Isrc -Werror all-warnings --no-host-device-initializer-list
 ifeq ($(CUDA),1)
 CUDA_IMAGES := $(CUDA_BUILD)/portable.fatbin $(CUDA_BUILD)/kernels.fatbin
@@ -221,8 +222,9 @@ test-programs: $(BUILD)/tests/escape.so $(BUILD)/tests/unlocked.so $(BUILD)/test
 $(BUILD)/tests/%.so: tests/offline/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE -fPIC -pthread $(WARNINGS) $(WERROR) $(CFLAGS) -shared -o $@ $< -pthread
-# The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build.
-asan-programs:
+# The same under AddressSanitizer and UndefinedBehaviorSanitizer, beside a release build. What all variants share is made
+# first: two makes at once would both make it.
+asan-programs: $(CUDA_IMAGES) $(EMULATED_DRIVER)
 ifeq ($(VARIANT),release)
 	$(MAKE) VARIANT=asan BUILD=$(BUILD)/asan test-programs
 endif
@@ -256,14 +258,17 @@ $(BENCH_OBJ): ISA_CFLAGS = -Itests/kernels $(if $(ONEDNN_2),-DHAVE_ONEDNN)
 $(BUILD)/tests/benchkernels: $(BENCH_OBJ) $(BUILD)/tests/kernels/harness.o $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -o $@ $^ $(LIBS) $(if $(ONEDNN_2),-ldnnl)
 
-# NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor.
+# NVIDIA's driver and a card, emulated: the kernels as they stand, compiled for the processor; the same for every variant.
 EMULATED_SRC := $(filter-out tests/cuda/nvml.cpp,$(wildcard tests/cuda/*.cpp))
 EMULATED_CFLAGS = -std=c++17 -O2 -g -fno-strict-aliasing -fPIC -fvisibility=hidden -Isrc -Itests/cuda -Wall -Wextra $(WERROR) -Wno-unknown-pragmas
 # The libraries that NVIDIA's names: empty since glibc 2.34, and to be there all the same.
 AS_THE_DRIVER = -Wl,--no-as-needed -l:libdl.so.2 -l:libpthread.so.0 -l:librt.so.1
-$(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) src/cuda/kernel_names.h Makefile
+$(EMULATED_DRIVER): $(EMULATED_SRC) $(wildcard tests/cuda/*.h) $(CUDA_SRC) src/cuda/kernel_names.h Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $(EMULATED_SRC) $(AS_THE_DRIVER)
+$(BUILD)/tests/cuda/libcuda.so.1: $(EMULATED_DRIVER)
+	@mkdir -p $(@D)
+	cp $< $@
 $(BUILD)/tests/cuda/libnvidia-ml.so.1: tests/cuda/nvml.cpp Makefile
 	@mkdir -p $(@D)
 	$(CXX) $(EMULATED_CFLAGS) -shared -o $@ $<
