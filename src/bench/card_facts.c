@@ -14,6 +14,10 @@ int card_facts_read(struct card_facts *out, int index, struct ward_error *err)
     out->free_bytes = card_free(card);
     out->meter = nvml_open(out->info.index, NULL);
     out->driver = nvml_driver();
+    size_t own, peak;
+    card_used(card, &own, &peak);
+    const size_t all = out->meter ? nvml_process_bytes(out->meter) : 0;
+    out->context_bytes = all > own ? all - own : 0;
     return 0;
 }
 
@@ -28,6 +32,10 @@ void card_facts_write_json(struct json_writer *w, const char *key, const struct 
     json_write_integer(w, "multiprocessors", f->info.multiprocessors);
     json_write_integer(w, "memory_bytes", (int64_t)f->info.memory);
     json_write_integer(w, "free_bytes", (int64_t)f->free_bytes);
+    if (f->context_bytes)
+        json_write_integer(w, "context_bytes", (int64_t)f->context_bytes);
+    else
+        json_write_null(w, "context_bytes");
     json_write_integer(w, "cache_bytes", (int64_t)f->info.cache);
     json_write_text(w, "driver", *f->driver ? f->driver : NULL);
     json_write_text(w, "cuda", f->info.cuda ? cuda : NULL);

@@ -3,7 +3,9 @@
 #include "cuda/driver.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
+#include <unistd.h>
 
 static const char LIBRARY[] = "libnvidia-ml.so.1";
 
@@ -14,11 +16,20 @@ enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0, MAX_CARDS = 16 };
  * brake from outside. */
 enum { SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 };
 
+struct nvml_process {
+    unsigned pid;
+    unsigned long long bytes; /* all ones: not known */
+    unsigned instances[2];
+};
+enum { MOST_PROCESSES = 64 };
+
 /* name in ward, symbol, arguments. A library that lacks one does as a card that does not have it. */
 #define NVML_CALLS(C)                                                                                                  \
     C(init, nvmlInit_v2, (void))                                                                                       \
     C(driver, nvmlSystemGetDriverVersion, (char *version, unsigned length))                                            \
     C(handle, nvmlDeviceGetHandleByPciBusId_v2, (const char *bus_id, nvml_device *device))                             \
+    C(processes, nvmlDeviceGetComputeRunningProcesses_v3,                                                              \
+      (nvml_device device, unsigned *count, struct nvml_process *out))                                                 \
     C(energy, nvmlDeviceGetTotalEnergyConsumption, (nvml_device device, unsigned long long *millijoules))              \
     C(power, nvmlDeviceGetPowerUsage, (nvml_device device, unsigned *milliwatts))                                      \
     C(power_limit, nvmlDeviceGetEnforcedPowerLimit, (nvml_device device, unsigned *milliwatts))                        \
@@ -94,6 +105,18 @@ const struct nvml_card *nvml_open(int index, struct ward_error *err)
     if (!card)
         error_set(err, WARD_EUNSUPPORTED, "card %d has no meters that ward reads (%s)", index, LIBRARY);
     return card;
+}
+
+size_t nvml_process_bytes(const struct nvml_card *card)
+{
+    struct nvml_process processes[MOST_PROCESSES];
+    unsigned n = MOST_PROCESSES;
+    if (ASK(processes, card->device, &n, processes) || n > MOST_PROCESSES)
+        return 0;
+    for (unsigned i = 0; i < n; i++)
+        if (processes[i].pid == (unsigned)getpid() && processes[i].bytes != ULLONG_MAX)
+            return (size_t)processes[i].bytes;
+    return 0;
 }
 
 void nvml_read(const struct nvml_card *card, struct nvml_state *out)

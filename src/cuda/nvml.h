@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 
+#include <stddef.h>
+
 struct nvml_card;
 
 struct nvml_state {
@@ -22,6 +24,8 @@ bool nvml_load(void);
 /* The meters of the card of that number (as card_open counts); NULL with a sentence. It lasts as long as the process.
  */
 const struct nvml_card *nvml_open(int index, struct ward_error *err);
+/* Of the card's memory, what this process has, the driver's own included; 0: not told (in a container, for one). */
+size_t nvml_process_bytes(const struct nvml_card *card);
 void nvml_read(const struct nvml_card *card, struct nvml_state *out);
 /* "580.65.06", once a card's meters were opened; empty where it is not told. */
 const char *nvml_driver(void);

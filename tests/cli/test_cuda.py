@@ -73,6 +73,8 @@ def a_card_gives_the_answer_of_the_processor():
     card = on_card["card"]
     equal((card["name"], card["kernels"].rstrip("a"), card["driver"]), CARD, "the card") # sm_90a is sm_90's
     assert 0 < card["free_bytes"] < card["memory_bytes"] and card["cuda"], card
+    context = card["context_bytes"] # not told in a container
+    assert context is None or context > 0 if REAL else context == 300000000, card
     is_state(on_card["card_state"])
     if not REAL: # 100 W, always
         assert abs(on_card["card_joules"] - on_card["timings"]["total_ms"] / 10) < on_card["timings"]["total_ms"] / 20 + 1, on_card

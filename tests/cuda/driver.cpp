@@ -182,6 +182,11 @@ bool has_memory(const void *at)
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
 
+extern "C" __attribute__((visibility("default"))) size_t emulated_used()
+{
+    return used;
+}
+
 CALL cuInit(unsigned)
 {
     const bool refused = fails("lock") && socket(AF_UNIX, SOCK_STREAM, 0) < 0;

@@ -1,6 +1,8 @@
 /* libnvidia-ml.so.1 as ward calls it: the emulated card takes 100 watts, by the clock. */
+#include <dlfcn.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #define CALL extern "C" __attribute__((visibility("default"))) int
 
@@ -19,6 +21,22 @@ CALL nvmlDeviceGetHandleByPciBusId_v2(const char *, void **device)
 {
     static int card;
     *device = &card;
+    return 0;
+}
+
+/* What the emulated driver has given, and 300 MB for itself. */
+struct process {
+    unsigned pid;
+    unsigned long long bytes;
+    unsigned instances[2];
+};
+CALL nvmlDeviceGetComputeRunningProcesses_v3(void *, unsigned *count, process *out)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    const auto used = driver ? (size_t(*)())dlsym(driver, "emulated_used") : nullptr;
+    out[0] = {1, 12345, {}};
+    out[1] = {(unsigned)getpid(), (used ? used() : 0) + 300000000, {}};
+    *count = 2;
     return 0;
 }
 
