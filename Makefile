@@ -118,11 +118,14 @@ $(BUILD)/ward: $(CLI_OBJ) $(BUILD)/objects.a
 	$(CC) $(LDFLAGS_$(VARIANT)) $(LDFLAGS) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/../lib/ward' -o $@ $^ $(LIBS) $(CLI_LIBS)
 
 # ---- kernels for NVIDIA cards: machine code for each kind, and PTX for the driver to compile ------------------------
-# Only these files need the toolkit. They are the same for every variant, and made once.
+# Only these files need the toolkit, of CUDA 11.4 (which knows sm_87) or later. They are the same for every variant, and
+# made once.
 NVCC       ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
-CUDA       ?= $(if $(NVCC),1,0)
-# sm_75 to sm_120, as far as the toolkit knows them.
-CUDA_KINDS  = $(filter 75 80 86 87 89 90 100 120,$(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code)))
+CUDA       ?= $(if $(findstring sm_87,$(if $(NVCC),$(shell $(NVCC) --list-gpu-code 2>&1))),1,0)
+# sm_75 to sm_120, as far as the toolkit knows them. Hopper's own products are sm_90a's (CUDA 12.0), and nobody else's.
+CUDA_CODES := $(if $(filter 1,$(CUDA)),$(patsubst sm_%,%,$(shell $(NVCC) --list-gpu-code)))
+CUDA_KINDS  = $(filter 75 80 86 87 89 90 100 120,$(CUDA_CODES))
+cuda_arch   = $(if $(filter 90a,$(CUDA_CODES)),$(1:90=90a),$(1))
 CUDA_BUILD ?= build/cuda
 EMULATED_DRIVER := $(CUDA_BUILD)/emulated-$(MACHINE)/libcuda.so.1
 NVCC_FLAGS := -std=c++17 -O3 -Isrc -Werror all-warnings --no-host-device-initializer-list
@@ -138,12 +141,11 @@ $(BUILD)/src/cuda/image.o: src/cuda/image.S Makefile $(CUDA_IMAGES)
 FATBINARY = $(dir $(NVCC))fatbinary -64 --compress-all \
             $(if $(shell $(dir $(NVCC))fatbinary --help | grep compress-mode),--compress-mode=speed)
 CUDA_SRC := $(wildcard src/cuda/kernels/*.cu src/cuda/kernels/*.cuh) src/cuda/layout.h
-# Hopper's own products are sm_90a's, and nobody else's.
 $(CUDA_BUILD)/sm_%.cubin: $(CUDA_SRC) Makefile
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$(patsubst 90,90a,$*) -o $@ src/cuda/kernels/kernels.cu
+	$(NVCC) $(NVCC_FLAGS) -cubin -arch=sm_$(call cuda_arch,$*) -o $@ src/cuda/kernels/kernels.cu
 $(CUDA_BUILD)/kernels.fatbin: $(CUDA_KINDS:%=$(CUDA_BUILD)/sm_%.cubin)
-	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(k:90=90a),file=$(CUDA_BUILD)/sm_$(k).cubin)
+	$(FATBINARY) --create=$@ $(foreach k,$(CUDA_KINDS),--image3=kind=elf,sm=$(call cuda_arch,$(k)),file=$(CUDA_BUILD)/sm_$(k).cubin)
 # An older driver takes PTX of its time: the version that the instructions need, not that of the compiler. ptxas refuses
 # what the version does not have, but for hints which bytes of a load are used: they are left out.
 CUDA_PTX_VERSION := 7.4

@@ -89,8 +89,9 @@ static int attribute(const struct card *c, int which, cu_device device)
 static int load_module(struct card *c, struct ward_error *err)
 {
     if (cuda_image_bytes == 0)
-        return error_set(err, WARD_EUNSUPPORTED,
-                         "this build of ward has no kernels for NVIDIA cards: nvcc was not there");
+        return error_set(
+            err, WARD_EUNSUPPORTED,
+            "this build of ward has no kernels for NVIDIA cards: nvcc of CUDA 11.4 or later was not there");
     cu_result result = c->cu->module_load(&c->module, cuda_image, 0, NULL, NULL);
     if (result) {
         result = c->cu->module_load(&c->module, cuda_portable_image, 0, NULL, NULL);
