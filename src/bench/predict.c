@@ -1,5 +1,7 @@
 #include "bench/predict.h"
 
+#include "engine/kv.h"
+
 #include <limits.h>
 #include <math.h>
 
@@ -63,10 +65,9 @@ static double patches(const struct vision_config *v)
 
 static double kv_bytes(const struct text_config *t, int context)
 {
-    const int ring = t->sliding_window - 1 + CHUNK;
     double positions = 0;
     for (int layer = 0; layer < t->n_layers; layer++)
-        positions += t->global[layer] || ring > context ? context : ring;
+        positions += kv_capacity(t, layer, context, CHUNK);
     return positions * 2 * t->n_kv_heads * t->head_dim * 2;
 }
 

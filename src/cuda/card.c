@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_CARDS = 16, STAGES = 2, OLDEST_MAJOR = 7, OLDEST_MINOR = 5 };
+enum { STAGES = 2, OLDEST_MAJOR = 7, OLDEST_MINOR = 5 };
 
 /* A piece of page-locked memory on its way to the card, and where it arrives when it is not the place it is for. */
 struct stage {
@@ -208,7 +208,7 @@ static int open_card(struct card *c, const struct cu_driver *cu, int index, stru
 }
 
 static pthread_mutex_t cards_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct card *cards[MAX_CARDS];
+static struct card *cards[CU_CARDS];
 
 static struct card *open_once(const struct cu_driver *cu, int index, struct ward_error *err)
 {
@@ -242,7 +242,7 @@ struct card *card_open(int index, struct ward_error *err)
         error_set(err, WARD_EUNSUPPORTED, "the NVIDIA driver finds no card");
         return NULL;
     }
-    count = count < MAX_CARDS ? count : MAX_CARDS;
+    count = count < CU_CARDS ? count : CU_CARDS;
     if (index >= count) {
         error_set(err, WARD_EUNSUPPORTED, "there is no card %d: the NVIDIA driver finds %d, counted from 0", index,
                   count);

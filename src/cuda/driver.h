@@ -17,6 +17,7 @@ typedef struct cu_event *cu_event;
 typedef struct cu_graph *cu_graph;
 typedef struct cu_graph_exec *cu_graph_exec;
 
+enum { CU_CARDS = 16 }; /* of a machine, as far as ward counts them */
 enum { CU_INVALID = 1, CU_OUT_OF_MEMORY = 2 }; /* CUresult: INVALID_VALUE, OUT_OF_MEMORY */
 
 enum { /* CUdevice_attribute */

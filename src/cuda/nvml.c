@@ -11,7 +11,7 @@ static const char LIBRARY[] = "libnvidia-ml.so.1";
 
 typedef struct nvml_device *nvml_device;
 
-enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0, MAX_CARDS = 16 };
+enum { CLOCK_SM = 1, CLOCK_MEMORY = 2, SENSOR_GPU = 0 };
 /* Reasons for a lower clock: the power limit, a brake of the hardware, heat as the software and the hardware see it, a
  * brake from outside. */
 enum { SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80 };
@@ -53,7 +53,7 @@ struct nvml_card {
 static void *library;
 static bool ready;
 static char driver_version[80];
-static struct nvml_card cards[MAX_CARDS];
+static struct nvml_card cards[CU_CARDS];
 static pthread_once_t loaded = PTHREAD_ONCE_INIT, started = PTHREAD_ONCE_INIT;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -97,7 +97,7 @@ const struct nvml_card *nvml_open(int index, struct ward_error *err)
     cu_device device;
     struct nvml_card *card = NULL;
     pthread_mutex_lock(&mutex);
-    if (ready && index >= 0 && index < MAX_CARDS && !cu->device_get(&device, index) &&
+    if (ready && index >= 0 && index < CU_CARDS && !cu->device_get(&device, index) &&
         !cu->device_bus_id(bus_id, sizeof bus_id, device) &&
         (cards[index].device || !calls.handle(bus_id, &cards[index].device)))
         card = &cards[index];

@@ -18,7 +18,7 @@ bool device_parse(const char *name, int *out)
         char *end;
         const long card = strtol(number, &end, 10);
         *out = (int)card;
-        return !*end && card < DEVICE_CARDS;
+        return !*end && card < CU_CARDS;
     } else {
         return false;
     }

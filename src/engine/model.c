@@ -16,7 +16,7 @@ static int parse_device(const char *name, int *out, struct ward_error *err)
     return device_parse(name, out)
                ? 0
                : error_set(err, WARD_EINVAL, "device %s is unknown; expected auto, cpu, cuda or cuda:N, N from 0 to %d",
-                           name, DEVICE_CARDS - 1);
+                           name, CU_CARDS - 1);
 }
 
 static int open_processor(struct ward_model *m, const struct ward_model_options *options, struct ward_error *err)
